@@ -1,0 +1,6 @@
+"""The rooms. A new one is a folder, a YAML in ``derivatives_spec/`` and one line here."""
+
+from .analysis import Analysis
+from .leakage import ANALYSIS as LEAKAGE
+
+ANALYSES: dict[str, Analysis] = {room.name: room for room in (LEAKAGE,)}

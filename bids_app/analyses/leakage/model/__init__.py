@@ -1,0 +1,1 @@
+"""Science of the leakage room: arrays in, arrays out."""

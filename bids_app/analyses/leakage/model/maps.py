@@ -1,0 +1,224 @@
+"""All maps of one DCE series: concentration, arterial input and the kinetic models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from .aif import detect_aif, georgiou_aif, parker_aif
+from .kinetics import fit_2cum, fit_2cxm, fit_extended_tofts, fit_patlak, fit_tofts
+from .relaxation import signal_to_concentration
+
+if TYPE_CHECKING:
+    import torch
+
+MIN_AGREEMENT: Final = 0.8
+"""Correlation of arterial voxels with their mean below which a detected AIF is not trusted."""
+MIN_AIF_VOXELS: Final = 3
+ENHANCING_FRACTION: Final = 0.5
+"""Share of voxels, those with the largest signal energy, over which fit quality is summarised."""
+
+POPULATION_AIFS: Final = {'parker': parker_aif, 'georgiou': georgiou_aif}
+DEFAULT_POPULATION: Final = 'parker'
+
+
+class Tracer(NamedTuple):
+    """
+    Acquisition and contrast agent.
+
+    Attributes
+    ----------
+    tr_s, flip_angle_deg : float
+        Of the spoiled gradient echo.
+    r1 : float
+        Longitudinal relaxivity, in 1/(mM s).
+    hematocrit : float
+        Volume fraction of red cells.
+    t10_blood_s : float
+        T1 of arterial blood before contrast, in s.
+    """
+
+    tr_s: float
+    flip_angle_deg: float
+    r1: float
+    hematocrit: float
+    t10_blood_s: float
+
+
+class ArterialInput(NamedTuple):
+    """
+    Arterial input function.
+
+    Attributes
+    ----------
+    plasma : ndarray of float, shape (n_times,)
+        Plasma concentration, in mM.
+    source : str
+        Where it comes from, for the sidecar.
+    n_voxels : int
+        Voxels averaged; 0 for a population function.
+    """
+
+    plasma: np.ndarray
+    source: str
+    n_voxels: int
+
+
+class KineticMaps(NamedTuple):
+    """
+    Parameters of the models asked for.
+
+    Attributes
+    ----------
+    maps : dict
+        ``<model>_<parameter>`` to ndarray of float32, shape (n_voxels,).
+    r2 : dict
+        Per model the median coefficient of determination over the enhancing voxels.
+    """
+
+    maps: dict[str, np.ndarray]
+    r2: dict[str, float]
+
+
+def measured_aif(series: np.ndarray, n_baseline: int, tracer: Tracer) -> np.ndarray:
+    """
+    Plasma concentration from the mean signal of arterial voxels.
+
+    Parameters
+    ----------
+    series : ndarray, shape (n_voxels, n_times)
+        Signal of the arterial voxels.
+    n_baseline : int
+        Frames before the bolus.
+    tracer : Tracer
+        Acquisition and contrast agent.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_times,)
+        In mM of plasma.
+    """
+    curve = np.asarray(series, dtype=np.float64).mean(axis=0, keepdims=True)
+    blood = signal_to_concentration(
+        curve,
+        curve[:, :n_baseline].mean(axis=1),
+        tracer.t10_blood_s,
+        tracer.tr_s,
+        tracer.flip_angle_deg,
+        tracer.r1,
+    )
+    return np.asarray(np.maximum(blood[0], 0.0) / (1.0 - tracer.hematocrit))
+
+
+def choose_aif(
+    series: np.ndarray,
+    concentration: np.ndarray,
+    times_s: np.ndarray,
+    arrival: tuple[float, int],
+    tracer: Tracer,
+    choice: str = 'auto',
+    user_series: np.ndarray | None = None,
+) -> ArterialInput:
+    """
+    Take the user's artery, else detect one, else use a population function.
+
+    Parameters
+    ----------
+    series, concentration : ndarray, shape (n_voxels, n_times)
+        Signal, and concentration in mM, of the voxels to search.
+    times_s : ndarray of float, shape (n_times,)
+        Time of each frame, in s.
+    arrival : tuple of float and int
+        Onset of the enhancement in s, and index of the first enhanced frame.
+    tracer : Tracer
+        Acquisition and contrast agent.
+    choice : {'auto', 'detect', 'parker', 'georgiou'}
+        ``auto`` goes through all three; ``detect`` leaves a user's artery out.
+    user_series : ndarray, shape (n_voxels, n_times), optional
+        Signal of the voxels inside the user's artery mask.
+
+    Returns
+    -------
+    ArterialInput
+        With the reason in ``source`` where a population function had to stand in.
+    """
+    onset_s, frame = arrival
+    if choice == 'auto' and user_series is not None:
+        plasma = measured_aif(user_series, frame, tracer)
+        return ArterialInput(plasma, 'mean of the user\'s artery mask', len(user_series))
+    reason = ''
+    if choice in {'auto', 'detect'}:
+        found = detect_aif(concentration, times_s, frame)
+        if len(found.voxels) >= MIN_AIF_VOXELS and found.agreement >= MIN_AGREEMENT:
+            plasma = measured_aif(series[found.voxels], frame, tracer)
+            return ArterialInput(plasma, 'detected in the series', len(found.voxels))
+        reason = ', since no artery could be detected in the series'
+    name = choice if choice in POPULATION_AIFS else DEFAULT_POPULATION
+    plasma = POPULATION_AIFS[name](times_s, onset_s, tracer.hematocrit)
+    return ArterialInput(np.asarray(plasma), f'population function of {name.title()}{reason}', 0)
+
+
+def fit_models(
+    concentration: np.ndarray,
+    plasma: np.ndarray,
+    times_s: np.ndarray,
+    models: Sequence[str],
+    device: str | torch.device = 'cpu',
+) -> KineticMaps:
+    """
+    Fit pharmacokinetic models to every voxel.
+
+    Parameters
+    ----------
+    concentration : ndarray, shape (n_voxels, n_times)
+        Tracer concentration in tissue, in mM.
+    plasma : ndarray of float, shape (n_times,)
+        Tracer concentration in plasma, in mM.
+    times_s : ndarray of float, shape (n_times,)
+        Time of each frame, in s.
+    models : sequence of {'patlak', 'tofts', 'etofts', '2cxm', '2cum'}
+        Patlak by linear least squares, the others nonlinearly.
+    device : str or torch.device
+        Where to compute the nonlinear fits.
+
+    Returns
+    -------
+    KineticMaps
+    """
+    nonlinear: dict[str, Callable[..., Any]] = {
+        'tofts': fit_tofts,
+        'etofts': fit_extended_tofts,
+        '2cxm': fit_2cxm,
+        '2cum': fit_2cum,
+    }
+    energy = _energy(concentration)
+    maps: dict[str, np.ndarray] = {}
+    r2: dict[str, float] = {}
+    for model in models:
+        if model == 'patlak':
+            fit: Any = fit_patlak(concentration, plasma, times_s)
+        else:
+            fit = nonlinear[model](concentration, plasma, times_s, device=device)
+        for name, values in fit._asdict().items():
+            if name != 'residual_ss':
+                maps[f'{model}_{name}'] = np.asarray(values, dtype=np.float32)
+        r2[model] = _median_r2(np.asarray(fit.residual_ss), energy)
+    return KineticMaps(maps, r2)
+
+
+def _energy(concentration: np.ndarray) -> np.ndarray:
+    """Sum of squares about the mean of each voxel, without a second array of that size."""
+    n_times = concentration.shape[1]
+    squares = np.einsum('vt,vt->v', concentration, concentration, dtype=np.float64)
+    return np.asarray(squares - concentration.mean(axis=1, dtype=np.float64) ** 2 * n_times)
+
+
+def _median_r2(residual_ss: np.ndarray, energy: np.ndarray) -> float:
+    if not energy.size:
+        return 0.0
+    strong = energy >= max(np.quantile(energy, 1.0 - ENHANCING_FRACTION), np.finfo(float).tiny)
+    if not strong.any():
+        return 0.0
+    return float(np.median(1.0 - residual_ss[strong] / energy[strong]))

@@ -1,0 +1,298 @@
+"""The command line of the BIDS App: flags to checked values. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from .. import __version__
+from ..analyses import ANALYSES
+from ..config import ComputeConfig, Config, LeakageConfig, RunConfig, read_room_settings
+from ..errors import ExitCode, UsageError
+from ..inputs.collect import read_filters
+
+LEVELS = ('participant', 'group')
+KINETIC_MODELS = ('patlak', 'tofts', 'etofts', '2cxm', '2cum')
+AIF_CHOICES = ('auto', 'detect', 'parker', 'georgiou')
+
+_MEMORY_GB = {'': 1.0, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}
+_MEMORY = re.compile(r'(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)I?B?', re.IGNORECASE)
+
+# Left to the system beside our own processes.
+_MEMORY_SHARE = 0.9
+
+DESCRIPTION = (
+    'Turn raw brain MRI and CT of a BIDS dataset into lesion derivatives. '
+    'Research use only, not a medical device.'
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors leave with the code of the BIDS Apps execution specification."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.USAGE, f'{self.prog}: {message}\nTry "{self.prog} --help".\n')
+
+
+def memory_gb(text: str) -> float:
+    """
+    Read an amount of memory; a bare number is in GB.
+
+    Examples
+    --------
+    >>> memory_gb('16GB'), memory_gb('800M'), memory_gb('4')
+    (16.0, 0.8, 4.0)
+    """
+    match = _MEMORY.fullmatch(text.strip())
+    if not match or float(match['number']) == 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is no amount of memory: write it as 16GB')
+    return float(match['number']) * _MEMORY_GB[match['unit'].upper()]
+
+
+def _label(prefix: str, text: str) -> str:
+    label = text.removeprefix(f'{prefix}-')
+    if not re.fullmatch(r'[A-Za-z0-9+]+', label):
+        raise argparse.ArgumentTypeError(f'{text!r} is no label: use letters and digits')
+    return label
+
+
+def subject_label(text: str) -> str:
+    """Label with or without ``sub-``."""
+    return _label('sub', text)
+
+
+def session_label(text: str) -> str:
+    """Label with or without ``ses-``."""
+    return _label('ses', text)
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = _number(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no fraction between 0 and 1')
+    return number
+
+
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('which images')
+    group.add_argument('--participant-label', '--participant_label', nargs='+', metavar='LABEL',
+                       type=subject_label, default=[], help='subjects, with or without sub-')
+    group.add_argument('--session-label', '--session_label', nargs='+', metavar='LABEL',
+                       type=session_label, default=[], help='sessions, with or without ses-')
+    group.add_argument('--bids-filter-file', metavar='FILE', type=Path,
+                       help='JSON with pybids entities per query (dce, vfa, t1map, t1w)')
+    group.add_argument('-d', '--derivatives', nargs='+', metavar='DIR', type=Path, default=[],
+                       help="derivatives datasets with the user's own masks")
+    group.add_argument('--skip-bids-validation', action='store_true',
+                       help="leave out the check of the dataset's root")
+    group.add_argument('--bids-database-dir', metavar='DIR', type=Path,
+                       help='keep and reuse the pybids index of the whole dataset here')  # fmt: skip
+
+
+def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('what to do')
+    group.add_argument('--analyses', nargs='+', choices=sorted(ANALYSES), metavar='ROOM',
+                       default=sorted(ANALYSES),
+                       help='; '.join(f'{room.name}: {room.summary}' for room in ANALYSES.values()))
+    group.add_argument('--output-spaces', nargs='+', metavar='SPACE', default=['orig'],
+                       help='orig (always written) and TemplateFlow templates such as '
+                            'MNI152NLin2009aSym:res-2, which is embedded')
+    group.add_argument('--config-file', metavar='FILE', type=Path,
+                       help="take the rooms' settings of an earlier logs/<run>.toml; flags win")
+    group.add_argument('--random-seed', metavar='N', type=int, default=ComputeConfig.random_seed,
+                       help='seed of every random step (default: %(default)s)')
+    group.add_argument('--dry-run', action='store_true',
+                       help='print what would run on which files, and stop')
+    group.add_argument('--reports-only', action='store_true',
+                       help='rewrite the reports from existing derivatives, and stop')
+    group.add_argument('--stop-on-first-crash', action='store_true',
+                       help='end the run when the first step fails')
+    group.add_argument('--notrack', action='store_true',
+                       help='accepted for compatibility; there is no telemetry')  # fmt: skip
+
+
+def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('room leakage')
+    off = argparse.SUPPRESS
+    group.add_argument('--leakage-no-moco', dest='leakage_moco', action='store_false', default=off,
+                       help='do not align the frames of the series')
+    group.add_argument('--leakage-models', nargs='+', choices=KINETIC_MODELS, default=off,
+                       help='kinetic models to fit (default: patlak etofts)')
+    group.add_argument('--leakage-aif', choices=AIF_CHOICES, default=off,
+                       help="arterial input: auto takes the user's mask, else detects an artery, "
+                            'else the population function of Parker (default: auto)')
+    group.add_argument('--leakage-hematocrit', metavar='FRACTION', type=_fraction, default=off,
+                       help=f'default: {LeakageConfig.hematocrit}')
+    group.add_argument('--leakage-r1', metavar='R1', type=_number, default=off,
+                       help=f'relaxivity of the agent, 1/(mM s); default: {LeakageConfig.r1}')
+    group.add_argument('--leakage-t10', dest='leakage_t10_s', metavar='S', type=_number,
+                       default=off, help='T1 of tissue where there is neither a T1 map nor a VFA '
+                                         f'series, s; default: {LeakageConfig.t10_s}')
+    group.add_argument('--leakage-t10-blood', dest='leakage_t10_blood_s', metavar='S',
+                       type=_number, default=off,
+                       help=f'T1 of blood, s; default: {LeakageConfig.t10_blood_s}')
+    group.add_argument('--leakage-threshold', metavar='PERCENT', type=_number, default=off,
+                       help="RLS above which a voxel leaks; default: the model card's")  # fmt: skip
+
+
+def _add_compute_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('how to run')
+    group.add_argument('-w', '--work-dir', metavar='DIR', type=Path, default=Path('work'),
+                       help='intermediate files; keep it to resume (default: ./work)')
+    group.add_argument('--clean-workdir', action='store_true',
+                       help="remove this app's intermediate files first")
+    group.add_argument('--nprocs', '--n-cpus', metavar='N', type=_positive, default=cpu_count(),
+                       help='processors of all steps together (default: all this job may use)')
+    group.add_argument('--omp-nthreads', metavar='N', type=_positive,
+                       help='threads of one step (default: --nprocs, at most 4)')
+    group.add_argument('--mem', dest='mem_gb', metavar='SIZE', type=memory_gb,
+                       default=available_memory_gb(),
+                       help='memory of all steps together, such as 16GB (default: 90%% of this '
+                            "job's)")
+    group.add_argument('--device', default='auto', metavar='DEVICE',
+                       help='auto, cpu, cuda or cuda:N (default: auto)')
+    group.add_argument('--weights-dir', metavar='DIR', type=Path,
+                       help='folder with <room>.safetensors and its <room>.json')
+    group.add_argument('--nipype-plugin-file', metavar='FILE', type=Path,
+                       help='YAML with plugin and plugin_args of another Nipype scheduler')
+    group.add_argument('-v', '--verbose', action='count', default=0,
+                       help='-v each step, -vv the log of Nipype')  # fmt: skip
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def available_memory_gb() -> float:
+    """Memory that this process may use, in GB: the machine's or its cgroup's."""
+    limit = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    for name in ('memory.max', 'memory/memory.limit_in_bytes'):
+        path = Path('/sys/fs/cgroup') / name
+        if path.is_file() and path.read_text().strip().isdigit():
+            limit = min(limit, int(path.read_text()))
+    return round(_MEMORY_SHARE * limit / 1e9, 1)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """
+    Make the parser.
+
+    Returns
+    -------
+    ArgumentParser
+        Positional arguments and flags of the BIDS App.
+    """
+    parser = _Parser(prog='neurolesion', description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument('bids_dir', type=Path, help='root of the raw BIDS dataset')
+    parser.add_argument('output_dir', type=Path, help='root of the derivatives dataset')
+    parser.add_argument('analysis_level', help='participant or group')
+    parser.add_argument('--version', action='version', version=f'neurolesion {__version__}')
+    _add_input_options(parser)
+    _add_workflow_options(parser)
+    _add_leakage_options(parser)
+    _add_compute_options(parser)
+    return parser
+
+
+def parse(argv: list[str] | None = None) -> Config:
+    """
+    Turn a command line into a `Config`.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    UsageError
+        If values are wrong in themselves or with each other.
+    SystemExit
+        On ``--help``, ``--version``, syntax errors (64) and an unknown level (17).
+    """
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.analysis_level not in LEVELS:
+        parser.exit(
+            ExitCode.UNKNOWN_LEVEL,
+            f'{parser.prog}: the analysis level {options.analysis_level!r} is unknown: '
+            f'choose from {", ".join(LEVELS)}.\n',
+        )
+    stamp = datetime.now().astimezone().strftime('%Y%m%d-%H%M%S')
+    nprocs = options.nprocs
+    run = RunConfig(
+        bids_dir=options.bids_dir.absolute(),
+        output_dir=options.output_dir.absolute(),
+        level=options.analysis_level,
+        work_dir=options.work_dir.absolute(),
+        run_id=f'{stamp}_{uuid.uuid4().hex[:8]}',
+        participant_label=tuple(dict.fromkeys(options.participant_label)),
+        session_label=tuple(dict.fromkeys(options.session_label)),
+        bids_filters=read_filters(options.bids_filter_file),
+        derivatives=tuple(_folder(path, '--derivatives') for path in options.derivatives),
+        skip_bids_validation=options.skip_bids_validation,
+        bids_database_dir=options.bids_database_dir and options.bids_database_dir.absolute(),
+        output_spaces=tuple(options.output_spaces),
+        analyses=tuple(dict.fromkeys(options.analyses)),
+        clean_workdir=options.clean_workdir,
+        stop_on_first_crash=options.stop_on_first_crash,
+        dry_run=options.dry_run,
+        reports_only=options.reports_only,
+        verbose=options.verbose,
+    )
+    compute = ComputeConfig(
+        nprocs=nprocs,
+        omp_nthreads=min(options.omp_nthreads or min(nprocs, 4), nprocs),
+        mem_gb=options.mem_gb,
+        device=options.device,
+        weights_dir=options.weights_dir and _folder(options.weights_dir, '--weights-dir'),
+        random_seed=options.random_seed,
+        nipype_plugin_file=options.nipype_plugin_file and options.nipype_plugin_file.absolute(),
+    )
+    return Config(run=run, compute=compute, leakage=_leakage(options))
+
+
+def _leakage(options: argparse.Namespace) -> LeakageConfig:
+    values = read_room_settings(options.config_file)['leakage'] if options.config_file else {}
+    for item in dataclasses.fields(LeakageConfig):
+        given = getattr(options, f'leakage_{item.name}', None)
+        if given is not None:
+            values[item.name] = tuple(given) if isinstance(given, list) else given
+    return LeakageConfig(**values)
+
+
+def _folder(path: Path, flag: str) -> Path:
+    if not path.is_dir():
+        raise UsageError(f'{path} is not a folder: correct {flag}.')
+    return path.absolute()

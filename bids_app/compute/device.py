@@ -1,0 +1,75 @@
+"""Choice of the processor that runs tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import MissingInputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Kernel side of CUDA on Linux and on WSL: without one of them torch need not be asked.
+DRIVER_FILES = (Path('/dev/nvidiactl'), Path('/dev/dxg'))
+
+
+def device_name(name: str) -> str:
+    """
+    Name of the device that ``--device`` stands for; imports torch only where there may be a GPU.
+
+    Raises
+    ------
+    UsageError, MissingInputError
+        As `resolve_device`.
+
+    Examples
+    --------
+    >>> device_name('cpu')
+    'cpu'
+    """
+    if name == 'cpu' or (name == 'auto' and not any(path.exists() for path in DRIVER_FILES)):
+        return 'cpu'
+    return str(resolve_device(name))
+
+
+def resolve_device(name: str) -> torch.device:
+    """
+    Turn ``--device`` into a torch device.
+
+    Parameters
+    ----------
+    name : str
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    UsageError
+        If the name is none of these.
+    MissingInputError
+        If the GPU asked for by name is not there.
+    """
+    import torch
+
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f'--device {name} is unknown: use auto, cpu, cuda or cuda:N.') from error
+    if device.type == 'cuda':
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise MissingInputError(
+                f'--device {name} was asked for, but this machine shows {count} CUDA devices: '
+                'use --device cpu, or start the container with --nv (Singularity) or --gpus all '
+                '(Docker).'
+            )
+    elif device.type != 'cpu':
+        raise UsageError(f'--device {name} is unknown: use auto, cpu, cuda or cuda:N.')
+    return device

@@ -1,0 +1,313 @@
+"""Reading and writing NIfTI: fast gzip, checks with plain sentences, atomic writes."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import overload
+
+import nibabel as nib
+import numpy as np
+from isal import igzip, isal_zlib
+
+from ..errors import BadDataError, InputOutputError, MissingInputError
+
+GZIP_MAGIC = b'\x1f\x8b'
+
+# Scanner exports mark air outside the reconstructed field with the most negative int16.
+AIR_SENTINEL = -32768
+
+# Level 1 of ISA-L is 5 times as fast as zlib's 6 at a file some 10 % larger.
+GZIP_LEVEL = 1
+
+# Frames gathered at once: transposing a block stays in cache, a column at a time does not.
+FRAME_BLOCK = 16
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """
+    Give a temporary name in the folder of ``path`` and rename it on success.
+
+    A killed process leaves at most a hidden temporary file, never a partial ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extension = ''.join(path.suffixes[-2:]) if path.name.endswith('.gz') else path.suffix
+    handle, name = tempfile.mkstemp(prefix='.', suffix=extension, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, never a part."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def _uncompressed(path: Path) -> bytes | memoryview:
+    raw = path.read_bytes()
+    return igzip.decompress(raw) if raw[:2] == GZIP_MAGIC else raw
+
+
+def read_image(path: Path) -> nib.Nifti1Image:
+    """
+    Load a whole NIfTI file, decompressed by ISA-L, without converting its numbers.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.nii`` or ``.nii.gz`` file.
+
+    Returns
+    -------
+    Nifti1Image
+        Its data stay in the stored type until asked for.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no such file.
+    BadDataError
+        If the file is empty, truncated or no NIfTI.
+    """
+    try:
+        content = _uncompressed(path)
+        header_class: type = nib.Nifti1Image
+        if len(content) >= 4 and int.from_bytes(content[:4], 'little') in (540, 0x1C020000):
+            header_class = nib.Nifti2Image
+        image = header_class.from_bytes(
+            bytes(content) if not isinstance(content, bytes) else content
+        )
+        _check_length(image, len(content), path)
+    except FileNotFoundError as error:
+        raise MissingInputError(f'{path} does not exist.') from error
+    except (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile) as error:
+        raise BadDataError(
+            f'{path} is a truncated or damaged gzip file: copy it again from its source.'
+        ) from error
+    except (
+        nib.spatialimages.HeaderDataError,
+        nib.filebasedimages.ImageFileError,
+        ValueError,
+    ) as error:
+        raise BadDataError(f'{path} is not a readable NIfTI file ({error}).') from error
+    except OSError as error:
+        raise InputOutputError(f'{path} cannot be read ({error.strerror or error}).') from error
+    return image
+
+
+def _check_length(image: nib.Nifti1Image, length: int, path: Path) -> None:
+    header = image.header
+    expected = int(header['vox_offset']) + int(
+        np.prod(header.get_data_shape(), dtype=np.int64) * header.get_data_dtype().itemsize
+    )
+    if length < expected:
+        raise BadDataError(
+            f'{path} ends after {length} of {expected} bytes: copy it again from its source.'
+        )
+
+
+def read_header(path: Path) -> nib.Nifti1Header:
+    """
+    Read only the header, for checks before anything runs.
+
+    Raises
+    ------
+    MissingInputError, BadDataError, InputOutputError
+        As `read_image`.
+    """
+    try:
+        with path.open('rb') as stream:
+            raw = stream.read(2)
+            stream.seek(0)
+            opened = igzip.GzipFile(fileobj=stream) if raw == GZIP_MAGIC else stream
+            start = opened.read(4)
+            size = int.from_bytes(start, 'little')
+            nifti2 = size in (540, 0x1C020000)
+            block = start + opened.read(536 if nifti2 else 348)
+        kind = nib.Nifti2Header if nifti2 else nib.Nifti1Header
+        return kind.from_fileobj(io.BytesIO(block))
+    except FileNotFoundError as error:
+        raise MissingInputError(f'{path} does not exist.') from error
+    except (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile) as error:
+        raise BadDataError(
+            f'{path} is a truncated or damaged gzip file: copy it again from its source.'
+        ) from error
+    except (
+        nib.spatialimages.HeaderDataError,
+        nib.wrapstruct.WrapStructError,
+        ValueError,
+    ) as error:
+        raise BadDataError(f'{path} is not a readable NIfTI file ({error}).') from error
+    except OSError as error:
+        raise InputOutputError(f'{path} cannot be read ({error.strerror or error}).') from error
+
+
+def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """
+    Load a 3D image as float32; a 4D file with one volume counts as 3D, and what is not finite is 0.
+
+    Raises
+    ------
+    BadDataError
+        If the image is not 3D, or as `read_image`.
+    """
+    image = read_image(path)
+    data = np.asanyarray(image.dataobj).astype(np.float32)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3:
+        raise BadDataError(f'{path} has {data.ndim} dimensions where one 3D image is needed.')
+    np.nan_to_num(data, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return image, data
+
+
+def read_mask(path: Path, like: nib.Nifti1Image) -> np.ndarray:
+    """
+    Load a mask and check that it lies on the grid of another image.
+
+    Parameters
+    ----------
+    path : Path
+        Mask; voxels over 0.5 are inside.
+    like : Nifti1Image
+        Image whose first three dimensions and affine the mask must share.
+
+    Returns
+    -------
+    ndarray of bool, shape (x, y, z)
+
+    Raises
+    ------
+    BadDataError
+        If the grids differ or the mask is empty.
+    """
+    image, data = read_volume(path)
+    if data.shape != like.shape[:3] or not np.allclose(image.affine, like.affine, atol=1e-2):
+        raise BadDataError(
+            f'{path} lies on another grid ({data.shape}) than the image that it masks '
+            f'({like.shape[:3]}): resample the mask to that image.'
+        )
+    inside = data > 0.5
+    if not inside.any():
+        raise BadDataError(f'{path} is an empty mask: remove it or draw it again.')
+    return np.asarray(inside)
+
+
+class Frames(Sequence[np.ndarray]):
+    """
+    The volumes of a 4D image as float32, one at a time, so that no float copy of all exists.
+
+    Parameters
+    ----------
+    image : Nifti1Image, shape (x, y, z, t)
+        As `read_image` gives it.
+
+    Notes
+    -----
+    The air sentinel −32768 of signed integers and whatever is not finite become 0.
+    """
+
+    def __init__(self, image: nib.Nifti1Image) -> None:
+        self._stored = np.asanyarray(image.dataobj.get_unscaled())
+        self._slope, self._inter = float(image.dataobj.slope), float(image.dataobj.inter)
+        self.shape = self._stored.shape[:3]
+
+    def __len__(self) -> int:
+        return int(self._stored.shape[3])
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._clean(self._stored[..., index])
+
+    def _clean(self, stored: np.ndarray) -> np.ndarray:
+        values = stored.astype(np.float32)
+        if self._slope != 1.0:
+            values *= self._slope
+        if self._inter != 0.0:
+            values += self._inter
+        if np.issubdtype(stored.dtype, np.signedinteger):
+            values[stored == AIR_SENTINEL] = 0.0
+        elif not np.issubdtype(stored.dtype, np.integer):
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return values
+
+    def curves(self, mask: np.ndarray) -> np.ndarray:
+        """
+        Time curves of the voxels inside a mask.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, shape (x, y, z)
+            Voxels wanted.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_voxels, n_times)
+            C-contiguous, in the order of the True entries of ``mask``.
+        """
+        # Files are Fortran-ordered: a flat view in that order makes each frame one run of memory.
+        flat = self._stored.reshape(-1, len(self), order='F')
+        inside = np.flatnonzero(mask)
+        voxels = np.ravel_multi_index(np.unravel_index(inside, mask.shape), mask.shape, order='F')
+        series = np.empty((voxels.size, len(self)), np.float32)
+        for start in range(0, len(self), FRAME_BLOCK):
+            block = np.stack(
+                [flat[:, frame][voxels] for frame in range(start, len(self))[:FRAME_BLOCK]]
+            )
+            series[:, start : start + FRAME_BLOCK] = self._clean(block).T
+        return series
+
+
+def save_image(
+    data: np.ndarray, like: nib.Nifti1Image, path: Path, intent: str | None = None
+) -> Path:
+    """
+    Write an image on the grid of another one, compressed by ISA-L and without a time stamp.
+
+    Parameters
+    ----------
+    data : ndarray
+        float32, or an integer type for labels and masks.
+    like : Nifti1Image
+        Source of the affine, the sform and qform codes and the spatial unit.
+    path : Path
+        A ``.nii.gz`` name; it appears only when complete.
+    intent : str, optional
+        Short text for the header's ``intent_name``.
+
+    Returns
+    -------
+    Path
+        ``path``.
+    """
+    if data.dtype == bool:
+        data = data.astype(np.uint8)
+    image = nib.Nifti1Image(data, like.affine)
+    image.set_qform(like.affine, int(like.header['qform_code']) or 1)
+    image.set_sform(like.affine, int(like.header['sform_code']) or 1)
+    image.header.set_xyzt_units('mm', 'sec')
+    if intent:
+        image.header['intent_name'] = intent[:15]
+    content = igzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return path

@@ -1,0 +1,143 @@
+"""What the training programs of all rooms share."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def seed_everything(seed: int) -> np.random.Generator:
+    """
+    Fix every source of randomness.
+
+    Parameters
+    ----------
+    seed : int
+        The seed.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Generator of the same seed, to be passed by hand.
+    """
+    import torch
+
+    random.seed(seed)
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)
+
+
+@dataclass
+class EarlyStop:
+    """
+    Stop a training that no longer gets better.
+
+    Attributes
+    ----------
+    patience : int
+        Epochs without improvement after which to stop.
+    min_change : float
+        Relative decrease of the loss that counts as an improvement.
+    best : float
+        Lowest loss so far.
+    best_epoch : int
+        Its epoch, from 1.
+
+    Examples
+    --------
+    >>> stop = EarlyStop(patience=2)
+    >>> [stop.update(loss) for loss in (1.0, 0.5, 0.6, 0.7)]
+    [True, True, False, False]
+    >>> stop.reached, stop.best_epoch
+    (True, 2)
+    """
+
+    patience: int
+    min_change: float = 1e-4
+    best: float = field(default=math.inf, init=False)
+    best_epoch: int = field(default=0, init=False)
+    epoch: int = field(default=0, init=False)
+
+    def update(self, loss: float) -> bool:
+        """
+        Take the validation loss of one more epoch.
+
+        Parameters
+        ----------
+        loss : float
+            Validation loss.
+
+        Returns
+        -------
+        bool
+            True if it is the best so far, so that these weights are worth keeping.
+        """
+        self.epoch += 1
+        if loss < self.best * (1.0 - self.min_change):
+            self.best, self.best_epoch = loss, self.epoch
+            return True
+        return False
+
+    @property
+    def reached(self) -> bool:
+        """Whether to stop."""
+        return self.epoch - self.best_epoch >= self.patience
+
+
+def split_patients(
+    patients: Sequence[str], validation_fraction: float, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """
+    Split samples so that no patient is on both sides.
+
+    Parameters
+    ----------
+    patients : sequence of str
+        Patient of each sample.
+    validation_fraction : float
+        Part of the patients that validates; at least one if there are two or more.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    training, validation : list of int
+        Indices of samples; validation is empty if there is only one patient.
+
+    Examples
+    --------
+    >>> training, validation = split_patients('aabbcc', 0.3, np.random.default_rng(0))
+    >>> len(training), len(validation)
+    (4, 2)
+    """
+    names = sorted(set(patients))
+    count = max(1, round(validation_fraction * len(names))) if len(names) > 1 else 0
+    chosen = {names[index] for index in rng.permutation(len(names))[:count]}
+    validation = [index for index, patient in enumerate(patients) if patient in chosen]
+    training = [index for index, patient in enumerate(patients) if patient not in chosen]
+    return training, validation
+
+
+def write_card(path: Path, card: Mapping[str, Any]) -> None:
+    """
+    Write a model card.
+
+    Parameters
+    ----------
+    path : Path
+        JSON file; replaced in one step if it exists.
+    card : mapping
+        Its content.
+    """
+    temporary = path.with_suffix('.part')
+    temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + '\n')
+    temporary.replace(path)

@@ -1,0 +1,212 @@
+"""
+Settings of one run, made once by the parser and passed by hand.
+
+Importing this module has no effect, and nothing below ``cli`` reads the environment for settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+
+_PACKAGE = Path(__file__).parent
+
+
+def _shipped(name: str) -> Path:
+    """Folder of shipped files: inside the wheel, else beside the package in a source checkout."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+TEMPLATES_DIR = _shipped('templates')
+SPEC_DIR = _shipped('derivatives_spec')
+
+BIDS_VERSION = '1.11.1'
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to run, on what, and where to write."""
+
+    bids_dir: Path
+    """Root of the raw BIDS dataset; only ever read."""
+
+    output_dir: Path
+    """Root of the derivatives dataset."""
+
+    level: str = 'participant'
+    """``participant`` or ``group``."""
+
+    work_dir: Path = Path('work')
+    """Intermediate files and Nipype's cache."""
+
+    run_id: str = ''
+    """Name of the run's log and crash files: date, time and a random part."""
+
+    participant_label: tuple[str, ...] = ()
+    """Subjects to process, without ``sub-``; empty means all."""
+
+    session_label: tuple[str, ...] = ()
+    """Sessions to process, without ``ses-``; empty means all."""
+
+    bids_filters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Extra pybids entities per query name, from ``--bids-filter-file``."""
+
+    derivatives: tuple[Path, ...] = ()
+    """Derivatives datasets searched for the user's own masks."""
+
+    skip_bids_validation: bool = False
+    """Whether the check of the dataset's root is left out."""
+
+    bids_database_dir: Path | None = None
+    """Folder of a saved pybids index, made where absent."""
+
+    output_spaces: tuple[str, ...] = ('orig',)
+    """``orig`` and TemplateFlow templates such as ``MNI152NLin2009aSym:res-2``."""
+
+    analyses: tuple[str, ...] = ()
+    """Names of the rooms to run."""
+
+    clean_workdir: bool = False
+    """Whether the work folder's content is removed before the run."""
+
+    stop_on_first_crash: bool = False
+    """Whether the first failed node ends the run."""
+
+    dry_run: bool = False
+    """Whether to print what would run on which files, and stop."""
+
+    reports_only: bool = False
+    """Whether to rewrite the reports from existing derivatives, and stop."""
+
+    verbose: int = 0
+    """0 progress, 1 each step, 2 Nipype's own log."""
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How much of the machine to use."""
+
+    nprocs: int = 1
+    """Processors that all steps together may use."""
+
+    omp_nthreads: int = 1
+    """Threads of one step."""
+
+    mem_gb: float = 4.0
+    """Memory that all steps together may use, in GB."""
+
+    device: str = 'auto'
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+
+    weights_dir: Path | None = None
+    """Folder with ``<room>.safetensors`` that replace the embedded weights."""
+
+    random_seed: int = 20240507
+    """Seed of every random step."""
+
+    nipype_plugin_file: Path | None = None
+    """YAML with ``plugin`` and ``plugin_args`` in place of the local scheduler."""
+
+
+@dataclass(frozen=True)
+class LeakageConfig:
+    """Settings of the ``leakage`` room."""
+
+    moco: bool = True
+    """Whether frames are aligned rigidly to the baseline."""
+
+    models: tuple[str, ...] = ('patlak', 'etofts')
+    """Pharmacokinetic models fitted beside the residual signals."""
+
+    aif: str = 'auto'
+    """``auto`` (user mask, else detected, else population), ``detect``, ``parker``, ``georgiou``."""
+
+    hematocrit: float = 0.42
+    """Volume fraction of red cells in large vessels, no unit."""
+
+    r1: float = 4.5
+    """Longitudinal relaxivity of the contrast agent, in 1/(mM s)."""
+
+    t10_s: float = 1.3
+    """Pre-contrast T1 of tissue where no T1 map and no VFA series exist, in s."""
+
+    t10_blood_s: float = 1.65
+    """Pre-contrast T1 of arterial blood, in s."""
+
+    threshold: float = 0.0
+    """RLS above which a voxel counts as leaking, in %; 0 takes the model card's value."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one run."""
+
+    run: RunConfig
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    leakage: LeakageConfig = field(default_factory=LeakageConfig)
+
+    def to_toml(self) -> str:
+        """Settings as TOML, for ``logs/<run>.toml``."""
+        import tomli_w
+
+        return tomli_w.dumps(_plain(dataclasses.asdict(self)))
+
+
+ROOM_SECTIONS = {'leakage': LeakageConfig}
+
+
+def read_room_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """
+    Read the rooms' sections of a saved configuration; paths and compute settings are left out.
+
+    Parameters
+    ----------
+    path : Path
+        A ``logs/<run>.toml`` of an earlier run, or one written by hand.
+
+    Returns
+    -------
+    dict
+        Field values per room.
+
+    Raises
+    ------
+    UsageError
+        If the file is absent, is no TOML, or names a room's setting that does not exist.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f'{path} cannot be read: give --config-file a TOML file.') from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f'{path} is not valid TOML ({error}).') from error
+    settings: dict[str, dict[str, Any]] = {}
+    for room, section in ROOM_SECTIONS.items():
+        values = content.get(room, {})
+        known = {item.name: item for item in dataclasses.fields(section)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise UsageError(
+                f'{path} sets {room}.{unknown[0]}, which does not exist: '
+                f'choose from {", ".join(sorted(known))}.'
+            )
+        settings[room] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
+    return settings
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """TOML has no null and no paths: drop the first, spell out the second."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""The phantom dataset that the README's first command runs on."""

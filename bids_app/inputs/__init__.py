@@ -1,0 +1,1 @@
+"""From a BIDS dataset to the images of each subject and session."""

@@ -1,0 +1,1 @@
+"""What is written, under which names, and with which provenance."""

@@ -1,0 +1,161 @@
+"""The only way into the derivatives dataset for images and tables."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    InputMultiObject,
+    OutputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from ..compute.images import atomic_path, write_text
+from .provenance import raw_uri
+from .spec import Spec, load_spec, output_path
+
+# Keys of a metadata file beside the common sidecar fields.
+PER_OUTPUT = 'per_output'
+METRICS = 'metrics'
+
+
+class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
+    room = traits.Str(mandatory=True, desc='whose spec names the files')
+    output_dir = Directory(mandatory=True, desc='root of the derivatives dataset')
+    bids_dir = Directory(mandatory=True, desc='root of the raw dataset')
+    source_file = traits.Str(mandatory=True, desc='raw file that gives the entities')
+    in_files = InputMultiObject(File(exists=True), desc='files whose stems are keys of the spec')
+    space = traits.Dict(usedefault=True, desc='space and res')
+    spatial_reference = traits.Str(desc='URI of the image whose grid the files share')
+    sources = traits.List(traits.Str(), usedefault=True, desc='further raw files used')
+    metadata = File(exists=True, desc='JSON with sidecar fields and metrics')
+    write_metrics = traits.Bool(True, usedefault=True, desc='metrics go to the scans table')
+
+
+class _DerivativesSinkOutputSpec(TraitedSpec):
+    out_files = OutputMultiObject(File(exists=True), desc='files in the derivatives dataset')
+
+
+class DerivativesSink(SimpleInterface):
+    """
+    Copy files into the derivatives dataset under the names of the spec.
+
+    Runs at every call, cached or not, so that a file somebody deleted comes back; a file that
+    is already there with the same bytes is left alone.
+    """
+
+    input_spec = _DerivativesSinkInputSpec
+    output_spec = _DerivativesSinkOutputSpec
+    _always_run = True
+
+    def _run_interface(self, runtime: Any) -> Any:  # noqa: ANN401
+        spec = load_spec(self.inputs.room)
+        content = _read_metadata(self.inputs.metadata)
+        root = Path(self.inputs.output_dir)
+        written = []
+        for source in self.inputs.in_files if isdefined(self.inputs.in_files) else []:
+            key = Path(source).name.partition('.')[0]
+            relative = output_path(spec.outputs[key], self.inputs.source_file, self.inputs.space)
+            target = root / relative
+            _copy(Path(source), target)
+            sidecar = self._sidecar(spec, key, content)
+            name = target.name.partition('.')[0] + '.json'
+            write_text(target.with_name(name), json.dumps(sidecar, indent=2) + '\n')
+            written.append(str(target))
+        if content[METRICS] and self.inputs.write_metrics:
+            self._update_scans(spec, content[METRICS], root)
+        self._results['out_files'] = written
+        return runtime
+
+    def _sidecar(self, spec: Spec, key: str, content: dict[str, Any]) -> dict[str, Any]:
+        output = spec.outputs[key]
+        inputs = self.inputs
+        sources = [
+            raw_uri(path, inputs.bids_dir) for path in (inputs.source_file, *inputs.sources)
+        ]
+        sidecar: dict[str, Any] = {'Description': output.description} | output.sidecar
+        sidecar['Sources'] = sources
+        if isdefined(inputs.spatial_reference) and output.entities['extension'] == '.nii.gz':
+            sidecar['SpatialReference'] = inputs.spatial_reference
+        if output.entities['extension'] == '.nii.gz':
+            sidecar.setdefault('SkullStripped', False)
+        return sidecar | content['common'] | content[PER_OUTPUT].get(key, {})
+
+    def _update_scans(self, spec: Spec, metrics: dict[str, Any], root: Path) -> None:
+        row = {name: metrics.get(name) for name in spec.metrics}
+        first = next(iter(spec.outputs.values()))
+        image = output_path(first, self.inputs.source_file)
+        folder = root / image.parent.parent
+        prefix = image.parent.parent.as_posix().replace('/', '_')
+        units = {
+            item.name: {'Description': item.description, 'Units': item.units}
+            for item in spec.metrics.values()
+        }
+        with locked(folder):
+            update_table(folder / f'{prefix}_scans.tsv', f'{image.parent.name}/{image.name}', row)
+            path = folder / f'{prefix}_scans.json'
+            known = json.loads(path.read_text()) if path.exists() else {}
+            write_text(path, json.dumps(known | units, indent=2) + '\n')
+
+
+def _read_metadata(path: Any) -> dict[str, Any]:  # noqa: ANN401
+    content = json.loads(Path(path).read_text()) if isdefined(path) else {}
+    return {'common': {}, PER_OUTPUT: {}, METRICS: {}} | content
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists() and target.stat().st_size == source.stat().st_size:
+        if target.read_bytes() == source.read_bytes():
+            return
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which leaves no lock file behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def update_table(path: Path, filename: str, row: dict[str, Any]) -> None:
+    """
+    Set one row of a ``_scans.tsv``, keeping other rows and columns.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    filename : str
+        Key of the row.
+    row : dict
+        Values; None becomes ``n/a``.
+    """
+    if path.exists():
+        table = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False).set_index('filename')
+    else:
+        table = pd.DataFrame(index=pd.Index([], name='filename'), dtype=str)
+    for name, value in row.items():
+        text = 'n/a' if value is None else format(value, '.6g')
+        table.loc[filename, name] = text
+    table = table.sort_index().fillna('n/a')
+    write_text(path, table.to_csv(sep='\t'))

@@ -1,0 +1,1 @@
+"""Everything spatial: templates, brain masks and registration."""

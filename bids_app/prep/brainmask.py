@@ -1,0 +1,48 @@
+"""Brain masks where no template can be registered."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+# Radius of the opening that cuts scalp and dura from brain.
+OPENING_MM = 4.0
+
+
+def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """
+    Mask the largest bright compact region of a thin slab or a single slice.
+
+    Registration needs a volume; a slab of a few slices has none. Otsu's threshold on the
+    non-zero voxels, an opening in the plane, the largest component, its holes filled.
+
+    Parameters
+    ----------
+    volume : ndarray of float, shape (x, y, z)
+        T1-weighted image, 0 outside the reconstructed field.
+    spacing_mm : ndarray of float, shape (3,)
+        Voxel size, in mm.
+
+    Returns
+    -------
+    ndarray of bool, shape (x, y, z)
+        All False where the image is constant.
+    """
+    positive = volume[volume > 0]
+    if positive.size == 0 or positive.min() == positive.max():
+        return np.zeros(volume.shape, dtype=bool)
+    inside = volume > 0.6 * threshold_otsu(positive)
+    thin = int(np.argmin(volume.shape)) if min(volume.shape) < 8 else 2
+    plane = [axis for axis in range(3) if axis != thin]
+    radius = max(1, round(OPENING_MM / float(np.mean(np.asarray(spacing_mm)[plane]))))
+    disk = np.add.outer(*[np.arange(-radius, radius + 1) ** 2] * 2) <= radius**2
+    element = np.expand_dims(disk, thin)
+    opened = ndimage.binary_opening(inside, element)
+    labels, count = ndimage.label(opened, ndimage.generate_binary_structure(3, 3))
+    if count == 0:
+        return np.asarray(inside)
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    slices = np.moveaxis(largest, thin, 0)
+    filled = np.stack([ndimage.binary_fill_holes(piece) for piece in slices])
+    return np.moveaxis(filled, 0, thin)

@@ -1,0 +1,198 @@
+"""Registration with ANTs, one interpolation per output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ..compute.images import atomic_path, read_image
+from ..errors import BadDataError
+
+# A slab thinner than this gives registration too little to hold on to.
+MIN_EXTENT_MM = 40.0
+MIN_SLICES = 8
+
+# Fields of view this far apart cannot come from one position on the table.
+SAME_TABLE_MM = 60.0
+
+INTERPOLATORS = {'linear': 'linear', 'nearest': 'nearestNeighbor'}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Result of `register_to_template`."""
+
+    to_template: Path
+    from_template: Path
+    correlation: float
+
+
+def is_registrable(path: Path) -> bool:
+    """Whether a 3D or 4D image is thick enough to be registered to a template."""
+    image = read_image(path)
+    shape = np.array(image.shape[:3])
+    extent = shape * np.linalg.norm(image.affine[:3, :3], axis=0)
+    return bool(shape.min() >= MIN_SLICES and extent.min() >= MIN_EXTENT_MM)
+
+
+def fix_seed(seed: int) -> None:
+    """Make ANTs repeatable: it reads its seed from the environment only."""
+    os.environ['ANTS_RANDOM_SEED'] = str(max(1, seed))
+
+
+def register_to_template(
+    moving: Path, template: Path, template_mask: Path, prefix: Path, *, deformable: bool
+) -> Normalization:
+    """
+    Register an image to a template: rigid, affine and, for whole heads, SyN.
+
+    Parameters
+    ----------
+    moving : Path
+        T1-weighted image with its skull.
+    template, template_mask : Path
+        Template and its brain mask.
+    prefix : Path
+        Start of the names of the transforms.
+    deformable : bool
+        Whether SyN follows the affine.
+
+    Returns
+    -------
+    Normalization
+        Composite transforms in ITK's HDF5 format, and the correlation inside the brain.
+
+    References
+    ----------
+    Avants et al., Med Image Anal 12 (2008) 26-41.
+    """
+    import ants
+
+    fixed = ants.image_read(str(template))
+    image = ants.image_read(str(moving))
+    found = ants.registration(
+        fixed,
+        image,
+        type_of_transform='SyN' if deformable else 'Affine',
+        outprefix=str(prefix),
+        write_composite_transform=True,
+        reg_iterations=(40, 20, 5),
+        aff_iterations=(500, 250, 100, 0),
+        aff_shrink_factors=(6, 4, 2, 1),
+        aff_smoothing_sigmas=(3, 2, 1, 0),
+    )
+    forward = Path(_single(found['fwdtransforms']))
+    inverse = Path(_single(found['invtransforms']))
+    brain = ants.image_read(str(template_mask)).numpy() > 0.5
+    pair = found['warpedmovout'].numpy()[brain], fixed.numpy()[brain]
+    valid = pair[0] != 0
+    correlation = (
+        float(np.corrcoef(pair[0][valid], pair[1][valid])[0, 1]) if valid.sum() > 1 else 0
+    )
+    return Normalization(forward, inverse, correlation if np.isfinite(correlation) else 0.0)
+
+
+def _single(names: str | list[str]) -> str:
+    return names if isinstance(names, str) else names[0]
+
+
+def bias_correct(image: Path, output: Path) -> None:
+    """Correct the bias field with N4 and keep the input's grid and header codes."""
+    import ants
+
+    source = ants.image_read(str(image))
+    if source.dimension != 3:
+        raise BadDataError(
+            f'{image} has {source.dimension} dimensions where a 3D image is needed.'
+        )
+    corrected = ants.n4_bias_field_correction(
+        source, shrink_factor=4, convergence={'iters': [30, 30, 20], 'tol': 1e-4}
+    )
+    with atomic_path(output) as temporary:
+        ants.image_write(corrected, str(temporary))
+
+
+def register_rigid(moving: Path, fixed: Path, prefix: Path) -> Path:
+    """
+    Align an image to another one of the same session by a rigid transform.
+
+    Parameters
+    ----------
+    moving, fixed : Path
+        3D images.
+    prefix : Path
+        Start of the transform's name.
+
+    Returns
+    -------
+    Path
+        Transform in ITK's format; it takes ``moving`` to ``fixed``.
+    """
+    import ants
+
+    target, source = ants.image_read(str(fixed)), ants.image_read(str(moving))
+    apart = np.linalg.norm(_centre(fixed) - _centre(moving))
+    start = 'Identity' if apart < SAME_TABLE_MM else None
+    found = ants.registration(
+        target,
+        source,
+        type_of_transform='Rigid',
+        initial_transform=start,
+        outprefix=str(prefix),
+        aff_metric='mattes',
+        aff_iterations=(500, 250, 100, 0),
+        aff_shrink_factors=(6, 4, 2, 1),
+        aff_smoothing_sigmas=(3, 2, 1, 0),
+    )
+    transform = Path(found['fwdtransforms'][0])
+    renamed = prefix.with_name(f'{prefix.name}rigid.mat')
+    shutil.move(transform, renamed)
+    return renamed
+
+
+def _centre(path: Path) -> np.ndarray:
+    image = nib.load(path)
+    middle = np.append((np.array(image.shape[:3]) - 1) / 2, 1.0)
+    return np.asarray((image.affine @ middle)[:3])
+
+
+def resample(
+    image: Path,
+    reference: Path,
+    transforms: list[Path],
+    output: Path,
+    interpolation: str,
+    inverted: list[bool] | None = None,
+) -> None:
+    """
+    Bring an image onto a reference grid through a chain of transforms, interpolating once.
+
+    Parameters
+    ----------
+    image, reference : Path
+        Image to resample and image that gives the grid.
+    transforms : list of Path
+        In ANTs' order: the last one is applied first.
+    output : Path
+        Written when complete.
+    interpolation : str
+        ``linear`` or ``nearest``.
+    inverted : list of bool, optional
+        Which of the (affine) transforms are to be inverted.
+    """
+    import ants
+
+    moved = ants.apply_transforms(
+        ants.image_read(str(reference)),
+        ants.image_read(str(image)),
+        [str(path) for path in transforms],
+        interpolator=INTERPOLATORS[interpolation],
+        whichtoinvert=inverted,
+    )
+    with atomic_path(output) as temporary:
+        ants.image_write(moved, str(temporary))

@@ -1,0 +1,225 @@
+"""What one subject has in OUTPUT_DIR, sorted into sessions, rooms and runs by the spec."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadDataError
+from ..outputs.spec import KEPT_ENTITIES, Metric, Output, Spec, all_specs, parse_entities
+
+NATIVE = ''
+"""Name of the space of the images as they were acquired."""
+
+MISSING = 'n/a'
+
+# Entities that a room leaves open: the pipeline fills them in for each space and transform.
+_OPEN_ENTITIES = frozenset({'space', 'res', 'den', 'from', 'to'})
+_RUN_ENTITIES = tuple(key for key in KEPT_ENTITIES if key not in {'sub', 'ses'})
+
+RunKey = tuple[str, ...]
+"""Entities that tell the runs of a session apart, such as ``('acq-fast', 'run-2')``."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One file that a room wrote."""
+
+    output: Output
+    path: Path
+    space: str
+    """``NATIVE``, or ``<template>`` with its resolution, such as ``MNI152NLin2009aSym:res-2``."""
+
+    sidecar: dict[str, Any]
+
+
+@dataclass
+class RoomRun:
+    """What one room wrote for one run of a session."""
+
+    spec: Spec
+    run: RunKey
+    spaces: dict[str, dict[str, Written]] = field(default_factory=dict)
+    """Files by space and by the key of their output."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def native(self) -> dict[str, Written]:
+        """Files in the space of acquisition."""
+        return self.spaces.get(NATIVE, {})
+
+    def written(self) -> list[Written]:
+        """Every file, native ones first."""
+        ordered = sorted(self.spaces, key=lambda space: (space != NATIVE, space))
+        return [item for space in ordered for item in self.spaces[space].values()]
+
+
+@dataclass
+class Session:
+    """One session, or the subject itself where there are no sessions."""
+
+    label: str | None
+    rooms: list[RoomRun]
+    files: list[Path]
+    """Every file under the session's folder."""
+
+
+def bare_label(label: str, entity: str = 'sub') -> str:
+    """
+    Drop the entity's name from a label that has it.
+
+    Examples
+    --------
+    >>> bare_label('sub-01'), bare_label('01')
+    ('01', '01')
+    """
+    return label.removeprefix(f'{entity}-')
+
+
+def find_subjects(output_dir: Path) -> list[str]:
+    """Labels of the subjects that have a folder in ``output_dir``."""
+    return sorted(path.name[4:] for path in output_dir.glob('sub-*') if path.is_dir())
+
+
+def collect_subject(output_dir: Path, subject: str) -> list[Session]:
+    """
+    Sort a subject's files into sessions, rooms and runs.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Root of the derivatives dataset.
+    subject : str
+        Label, with or without ``sub-``.
+
+    Returns
+    -------
+    list of Session
+        Empty where nothing was written.
+    """
+    root = output_dir / f'sub-{bare_label(subject)}'
+    folders = sorted(path for path in root.glob('ses-*') if path.is_dir())
+    labels: list[tuple[str | None, Path]] = [(path.name[4:], path) for path in folders]
+    sessions = [
+        _collect_session(label, folder) for label, folder in [*labels, (None, root)]
+        if folder.is_dir()
+    ]
+    return [session for session in sessions if session.files]
+
+
+def _collect_session(label: str | None, folder: Path) -> Session:
+    files = sorted(
+        path
+        for path in folder.rglob('*')
+        if path.is_file()
+        and not path.name.startswith('.')
+        and not (label is None and path.relative_to(folder).parts[0].startswith('ses-'))
+    )
+    rooms: dict[tuple[str, RunKey], RoomRun] = {}
+    specs = all_specs()
+    for path in files:
+        if path.name.endswith('.json'):
+            continue
+        entities = parse_entities(path)
+        for spec in specs:
+            for output in spec.outputs.values():
+                if not _matches(output, path, entities):
+                    continue
+                run = run_key(entities)
+                room = rooms.setdefault((spec.room, run), RoomRun(spec, run))
+                space = _space(output, entities)
+                room.spaces.setdefault(space, {}).setdefault(
+                    output.key, Written(output, path, space, read_sidecar(path))
+                )
+    for table in (path for path in files if path.name.endswith('_scans.tsv')):
+        _add_metrics(table, rooms, specs)
+    order = [spec.room for spec in specs]
+    ordered = sorted(rooms.values(), key=lambda room: (order.index(room.spec.room), room.run))
+    return Session(label, ordered, files)
+
+
+def run_key(entities: dict[str, str]) -> RunKey:
+    """Tell runs of a session apart by the entities that derivatives keep from their raw file."""
+    return tuple(f'{key}-{entities[key]}' for key in _RUN_ENTITIES if key in entities)
+
+
+def _matches(output: Output, path: Path, entities: dict[str, str]) -> bool:
+    wanted = {key: str(value) for key, value in output.entities.items() if key != 'datatype'}
+    if path.parent.name != output.entities['datatype']:
+        return False
+    extra = set(entities) - set(wanted) - set(KEPT_ENTITIES)
+    return extra <= _OPEN_ENTITIES and all(
+        entities.get(key) == value or (key == 'space' and key in entities)
+        for key, value in wanted.items()
+    )
+
+
+def _space(output: Output, entities: dict[str, str]) -> str:
+    space = entities.get('space')
+    if space is None or space in {'orig', output.entities.get('space')}:
+        return NATIVE
+    return f'{space}:res-{entities["res"]}' if 'res' in entities else space
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Fields of the JSON beside a file; none where it is absent."""
+    sidecar = path.with_name(path.name.partition('.')[0] + '.json')
+    if not sidecar.is_file():
+        return {}
+    try:
+        content = json.loads(sidecar.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise BadDataError(
+            f'{sidecar} is not valid JSON ({error}): remove it and run neurolesion again.'
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a TSV file as text."""
+    try:
+        with path.open(encoding='utf-8', newline='') as stream:
+            return list(csv.DictReader(stream, delimiter='\t', restval=MISSING))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadDataError(f'{path} is not a readable TSV file ({error}).') from error
+
+
+def as_number(text: str | None) -> float | None:
+    """
+    Read a cell of a TSV file; what is missing or not finite is None.
+
+    Examples
+    --------
+    >>> as_number('0.25'), as_number('n/a'), as_number('nan')
+    (0.25, None, None)
+    """
+    try:
+        value = float(text or MISSING)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _add_metrics(
+    table: Path, rooms: dict[tuple[str, RunKey], RoomRun], specs: list[Spec]
+) -> None:
+    for row in read_table(table):
+        run = run_key(parse_entities(row.get('filename', '')))
+        for spec, metric in all_metrics(specs):
+            value = as_number(row.get(metric.name))
+            if value is not None:
+                room = rooms.setdefault((spec.room, run), RoomRun(spec, run))
+                room.metrics.setdefault(metric.name, value)
+
+
+def all_metrics(specs: list[Spec]) -> Iterator[tuple[Spec, Metric]]:
+    """Every metric of every room, in the order of the specs."""
+    for spec in specs:
+        for metric in spec.metrics.values():
+            yield spec, metric

@@ -1,0 +1,249 @@
+"""One self-contained page per subject, made of what OUTPUT_DIR holds and what the spec says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..outputs.spec import Metric
+from .charts import LineChart, line_charts
+from .collect import NATIVE, RoomRun, Session, Written, bare_label, collect_subject
+from .figures import COARSE, FINE, MANY_MOSAICS, FigureView, room_figures, template_checks
+from .page import markdown, write_page
+from .runlog import RunLog, read_run_log
+
+# Fields that have their own place on the page, or say nothing a reader looks for.
+_SHOWN_ELSEWHERE = frozenset(
+    {
+        'Units', 'Sources', 'SpatialReference', 'Description', 'Warnings', 'Type', 'Model',
+        'EstimationReference', 'RawSources', 'ModelName', 'ModelVersion', 'WeightsSHA256',
+        'Device', 'SkullStripped',
+    }
+)  # fmt: skip
+_PROVENANCE = ('ModelName', 'ModelVersion', 'WeightsSHA256', 'Device')
+
+ARRIVAL = 'BolusArrivalTime'
+"""Sidecar field, in s, that charts over time mark where it is there."""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A number with its words."""
+
+    metric: Metric
+    value: float | None
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """Charts of one table."""
+
+    title: str
+    description: str
+    charts: list[LineChart]
+
+
+@dataclass(frozen=True)
+class RoomView:
+    """One room and run as the template sees it."""
+
+    anchor: str
+    title: str
+    run: str
+    sources: list[str]
+    warnings: list[str]
+    figures: list[FigureView]
+    checks: list[FigureView]
+    charts: list[ChartView]
+    metrics: list[MetricRow]
+    facts: list[tuple[str, str]]
+    provenance: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """One session as the template sees it."""
+
+    anchor: str
+    title: str
+    rooms: list[RoomView]
+
+
+def write_subject_report(output_dir: Path, subject: str) -> Path:
+    """
+    Write ``OUTPUT_DIR/sub-X.html`` from the derivatives and logs that are there.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Root of the derivatives dataset.
+    subject : str
+        Label, with or without ``sub-``.
+
+    Returns
+    -------
+    Path
+        The page. It is also written where every step failed, and then shows the failures.
+    """
+    subject = bare_label(subject)
+    sessions = collect_subject(output_dir, subject)
+    log = read_run_log(output_dir, subject)
+    citation = output_dir / 'CITATION.md'
+    ratio = COARSE if _count_mosaics(sessions) > MANY_MOSAICS else FINE
+    views = [_session_view(session, ratio) for session in sessions]
+    context = {
+        'subject': subject,
+        'log': log,
+        'failures': [_failure(entry, output_dir) for entry in log.failures],
+        'warnings': _warnings(log, views),
+        'inputs': _unique(source for view in views for room in view.rooms for source in room.sources),
+        'sessions': [view for view in views if view.rooms],
+        'methods': markdown(citation.read_text(encoding='utf-8')) if citation.is_file() else '',
+        'models': _model_cards(sessions),
+        'files': [
+            (session.label, [path.relative_to(output_dir).as_posix() for path in session.files])
+            for session in sessions
+        ],
+    }
+    return write_page(output_dir / f'sub-{subject}.html', 'subject.html.j2', context)
+
+
+def _count_mosaics(sessions: list[Session]) -> int:
+    return sum(
+        bool(item.output.display)
+        for session in sessions
+        for room in session.rooms
+        for item in room.written()
+        if item.space == NATIVE
+    )
+
+
+def _session_view(session: Session, ratio: float) -> SessionView:
+    title = f'Session {session.label}' if session.label else ''
+    anchor = f'ses-{session.label}' if session.label else 'ses'
+    rooms = [_room_view(room, anchor, ratio) for room in session.rooms]
+    return SessionView(anchor, title, rooms)
+
+
+def _room_view(room: RoomRun, anchor: str, ratio: float) -> RoomView:
+    items = room.written()
+    return RoomView(
+        anchor='-'.join([anchor, room.spec.room, *room.run]),
+        title=room.spec.title,
+        run=', '.join(room.run),
+        sources=_unique(source for item in items for source in _raw_sources(item)),
+        warnings=_unique(
+            str(text) for item in items for text in _as_list(item.sidecar.get('Warnings'))
+        ),
+        figures=list(room_figures(room, ratio)),
+        checks=list(template_checks(room, ratio)),
+        charts=_charts(room),
+        metrics=[
+            MetricRow(metric, room.metrics.get(metric.name))
+            for metric in room.spec.metrics.values()
+        ],
+        facts=_facts(items),
+        provenance=_shared_fields(items, _PROVENANCE),
+    )
+
+
+def _charts(room: RoomRun) -> list[ChartView]:
+    arrival = next(
+        (item.sidecar[ARRIVAL] for item in room.written() if ARRIVAL in item.sidecar), None
+    )
+    marker = (float(arrival), 'bolus arrival') if isinstance(arrival, (int, float)) else None
+    views = []
+    for item in room.native.values():
+        if item.path.suffix == '.tsv':
+            charts = line_charts(item, marker)
+            if charts:
+                views.append(ChartView(item.output.title, item.output.description, charts))
+    return views
+
+
+def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _raw_sources(item: Written) -> list[str]:
+    sources = [str(source) for source in _as_list(item.sidecar.get('Sources'))]
+    return [source.removeprefix('bids:raw:') for source in sources if ':raw:' in source]
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, float):
+        return f'{value:.6g}'
+    if isinstance(value, (list, tuple)):
+        return ', '.join(_plain(item) for item in value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _facts(items: list[Written]) -> list[tuple[str, str]]:
+    """What sidecars say of how the room computed, fields of tables' columns left out."""
+    names = _unique(
+        name
+        for item in items
+        if item.space == NATIVE
+        for name, value in item.sidecar.items()
+        if name not in _SHOWN_ELSEWHERE and not isinstance(value, dict)
+    )
+    return _shared_fields([item for item in items if item.space == NATIVE], names)
+
+
+def _shared_fields(items: list[Written], names: Iterable[str]) -> list[tuple[str, str]]:
+    rows = []
+    for name in names:
+        values: dict[str, list[str]] = {}
+        for item in items:
+            if name in item.sidecar and _plain(item.sidecar[name]):
+                values.setdefault(_plain(item.sidecar[name]), []).append(item.output.title)
+        if len(values) == 1:
+            rows.append((name, next(iter(values))))
+        elif values:
+            spelled = [f'{value} ({", ".join(_unique(of))})' for value, of in values.items()]
+            rows.append((name, '; '.join(spelled)))
+    return rows
+
+
+def _failure(entry: dict[str, Any], output_dir: Path) -> dict[str, str]:
+    crash = str(entry.get('crash_file') or '')
+    href = ''
+    if crash:
+        path = Path(crash) if Path(crash).is_absolute() else output_dir / crash
+        if path.resolve().is_relative_to(output_dir.resolve()):
+            href = path.resolve().relative_to(output_dir.resolve()).as_posix()
+    fields = {name: str(entry.get(name) or '–') for name in ('session', 'room', 'step', 'cause')}
+    return {**fields, 'crash': href or crash or '–', 'href': href}
+
+
+def _warnings(log: RunLog, views: list[SessionView]) -> list[tuple[str, str]]:
+    found = [
+        (str(entry.get('session') or ''), str(entry.get('message', ''))) for entry in log.warnings
+    ]
+    for view in views:
+        label = view.title.removeprefix('Session ')
+        found += [(label, text) for room in view.rooms for text in room.warnings]
+    return list(dict.fromkeys(found))
+
+
+def _model_cards(sessions: list[Session]) -> list[tuple[str, dict[str, Any]]]:
+    """``model.json`` of each room that wrote something: what its weights are and were worth."""
+    rooms = {room.spec.room: room.spec.title for session in sessions for room in session.rooms}
+    cards = []
+    for name, title in rooms.items():
+        card = resources.files('bids_app') / 'analyses' / name / 'model.json'
+        if card.is_file():
+            cards.append((title, json.loads(card.read_text(encoding='utf-8'))))
+    return cards
