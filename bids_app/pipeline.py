@@ -17,7 +17,7 @@ from .compute.child import ChildCommand
 from .compute.images import read_header
 from .config import Config
 from .errors import BadDataError, NeurolesionError, UsageError
-from .inputs.collect import SubjectInputs
+from .inputs.collect import BidsImage, SubjectInputs, find_user_mask
 from .outputs.provenance import Failure, Warned
 from .prep.spaces import Space, TemplateFiles, find_template, parse_spaces
 from .prep.workflow import Place, init_anat_wf
@@ -152,7 +152,8 @@ def _init_subject_wf(
     pipeline.methods += [room.__desc__ for room in rooms]
     workflow.add_nodes(rooms)
     if t1w:
-        anat_wf = init_anat_wf(t1w, place)
+        mask = find_user_mask(t1w, config.run, ('desc-brain_mask',))
+        anat_wf = init_anat_wf(t1w.path, mask, place)
         pipeline.methods.append(anat_wf.__desc__)
         offered = anat_wf.get_node('outputnode').outputs.copyable_trait_names()
         for room in rooms:
@@ -162,7 +163,7 @@ def _init_subject_wf(
     return workflow
 
 
-def _choose_t1w(subject: SubjectInputs, pipeline: Pipeline) -> Path | None:
+def _choose_t1w(subject: SubjectInputs, pipeline: Pipeline) -> BidsImage | None:
     images = subject.images.get('t1w', ())
     if not images:
         return None
@@ -179,7 +180,7 @@ def _choose_t1w(subject: SubjectInputs, pipeline: Pipeline) -> Path | None:
     shape = [size for size in read_header(path).get_data_shape() if size > 1]
     if len(shape) != 3:
         raise BadDataError(f'{path} has the shape {shape} where one 3D T1w image is needed.')
-    return path
+    return images[0]
 
 
 def run_pipeline(pipeline: Pipeline, config: Config, on_status: StatusCallback) -> None:

@@ -223,12 +223,11 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> str:
     str
         SHA-256 of the file, for the card.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     temporary = path.with_suffix('.part')
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary
-    )
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    temporary.write_bytes(save(plain))
     checksum = sha256_of(temporary)
     temporary.replace(path)
     return checksum

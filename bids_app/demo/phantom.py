@@ -41,7 +41,7 @@ TISSUES: Mapping[str, Tissue] = {
     'csf': Tissue(4.0, 1.0),
     'artery': Tissue(1.65, 0.85, vp=1 - HEMATOCRIT),
     'vein': Tissue(1.6, 0.85, vp=1 - HEMATOCRIT, delay_s=6.5),
-    'ring': Tissue(1.5, 0.88, ktrans=0.12, vp=0.06, ve=0.3, delay_s=1.0),
+    'ring': Tissue(1.5, 0.88, ktrans=0.12, vp=0.025, ve=0.4, delay_s=1.0),
     'core': Tissue(2.3, 0.95, vp=0.004, delay_s=2.0),
     'edema': Tissue(1.65, 0.88, vp=0.012, delay_s=1.5),
     'bone': Tissue(0.7, 0.06, vp=0.002, delay_s=2.0),

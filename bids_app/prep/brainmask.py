@@ -1,10 +1,15 @@
-"""Brain masks where no template can be registered."""
+"""Brain masks: a network for whole heads, intensity for thin slabs."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+
+from ..errors import BadDataError
 
 # Radius of the opening that cuts scalp and dura from brain.
 OPENING_MM = 4.0
@@ -46,3 +51,46 @@ def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     slices = np.moveaxis(largest, thin, 0)
     filled = np.stack([ndimage.binary_fill_holes(piece) for piece in slices])
     return np.moveaxis(filled, 0, thin)
+
+
+def mask_by_network(volume: np.ndarray, affine: np.ndarray, path: Path) -> np.ndarray:
+    """
+    Mask the brain of a whole head on a T1-weighted image with deepbet.
+
+    Parameters
+    ----------
+    volume : ndarray of float32, shape (x, y, z)
+        Finite, in any orientation.
+    affine : ndarray of float, shape (4, 4)
+        Voxel index to world position, in mm.
+    path : Path
+        The image, named in errors.
+
+    Returns
+    -------
+    ndarray of bool, shape (x, y, z)
+
+    Raises
+    ------
+    BadDataError
+        If no brain is found.
+
+    References
+    ----------
+    Fisch et al., deepbet: Fast brain extraction of T1-weighted MRI using convolutional neural
+    networks, Comput Biol Med 179 (2024) 108845.
+    """
+    from deepbet.bet import BrainExtraction
+
+    network = BrainExtraction(no_gpu=True)
+    try:
+        _, mask, _ = network.run(nib.Nifti1Image(volume, affine))
+    except (AssertionError, ValueError, RuntimeError, IndexError) as error:
+        raise BadDataError(
+            f'{path} shows no brain that could be masked: check that it is a T1-weighted head, or '
+            'give a desc-brain_mask beside it.'
+        ) from error
+    inside = np.asarray(mask.dataobj) > 0
+    if not inside.any():
+        raise BadDataError(f'{path} shows no brain: give a desc-brain_mask beside it.')
+    return inside

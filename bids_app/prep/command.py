@@ -12,8 +12,9 @@ import nibabel as nib
 import numpy as np
 
 from ..compute.child import run_child
-from ..compute.images import read_volume, save_image, write_text
+from ..compute.images import read_mask, read_volume, save_image, write_text
 from ..errors import BadDataError
+from .brainmask import mask_by_network
 from .register import (
     bias_correct,
     fix_seed,
@@ -43,40 +44,47 @@ def _with_codes(path: Path, like: nib.Nifti1Image) -> None:
     save_image(data.astype(np.float32), like, path)
 
 
-def normalize(request: Request) -> dict[str, Any]:
-    """Bias-correct an image, register it to a template and bring the template's mask back."""
+def strip(request: Request) -> dict[str, Any]:
+    """Mask the brain of a T1-weighted head and correct its bias field."""
     fix_seed(request['random_seed'])
     source = Path(request['in_file'])
-    template, template_mask = Path(request['template']), Path(request['template_mask'])
-    plain = _plain_volume(source, 'plain.nii.gz')
+    image, data = read_volume(source)
+    if data.min() == data.max():
+        raise BadDataError(f'{source} is constant: export it again from its source.')
+    plain = save_image(data, image, Path('plain.nii.gz'))
+    if 'user_mask' in request:
+        mask = read_mask(Path(request['user_mask']), image)
+    else:
+        mask = mask_by_network(data, image.affine, source)
+    mask_path = save_image(mask.astype(np.uint8), image, Path('brain_mask.nii.gz'))
+    corrected = Path('t1w.nii.gz')
+    bias_correct(plain, mask_path, corrected)
     like = nib.load(plain)
-    preprocessed = Path('t1w.nii.gz')
-    bias_correct(plain, preprocessed)
-    _with_codes(preprocessed, like)
+    _with_codes(corrected, like)
+    brain = np.asanyarray(nib.load(corrected).dataobj) * mask
+    save_image(brain.astype(np.float32), like, Path('brain.nii.gz'))
+    plain.unlink()
+    return {'t1w': 't1w.nii.gz', 'brain': 'brain.nii.gz', 'brain_mask': 'brain_mask.nii.gz'}
+
+
+def register(request: Request) -> dict[str, Any]:
+    """Register a brain to a template."""
+    fix_seed(request['random_seed'])
+    template, template_data = read_volume(Path(request['template']))
+    inside = read_mask(Path(request['template_mask']), template)
+    target = save_image(template_data * inside, template, Path('template_brain.nii.gz'))
     found = register_to_template(
-        preprocessed, template, template_mask, Path('xfm_'), deformable=request['deformable']
+        Path(request['in_file']), target, Path('xfm_'), deformable=request['deformable']
     )
     shutil.move(found.to_template, 'to_template.h5')
     shutil.move(found.from_template, 'from_template.h5')
-    resample(
-        template_mask, preprocessed, [Path('from_template.h5')], Path('mask.nii.gz'), 'linear'
-    )
-    mask = np.asanyarray(nib.load('mask.nii.gz').dataobj) >= 0.5
-    if not mask.any():
-        raise BadDataError(
-            f'{source} could not be registered to {template.name}: check its orientation and '
-            'field of view, or give a desc-brain_mask beside it.'
-        )
-    save_image(mask.astype(np.uint8), like, Path('brain_mask.nii.gz'))
-    Path('mask.nii.gz').unlink()
+    target.unlink()
     metadata = {
         'common': {'SpatialReference': request['uri']},
         'metrics': {'prep_template_correlation': round(found.correlation, 4)},
     }
     write_text(Path('metadata.json'), json.dumps(metadata))
     return {
-        't1w': 't1w.nii.gz',
-        'brain_mask': 'brain_mask.nii.gz',
         'to_template': 'to_template.h5',
         'from_template': 'from_template.h5',
         'metadata': 'metadata.json',
@@ -125,5 +133,5 @@ def resample_maps(request: Request) -> dict[str, Any]:
 
 if __name__ == '__main__':
     sys.exit(
-        run_child({'normalize': normalize, 'coregister': coregister, 'resample': resample_maps})
+        run_child({'strip': strip, 'register': register, 'coregister': coregister, 'resample': resample_maps})
     )

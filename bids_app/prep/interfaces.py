@@ -15,29 +15,47 @@ from ..compute.child import ChildCommand, ChildInputSpec
 _MODULE = 'bids_app.prep.command'
 
 
-class _NormalizeInputSpec(ChildInputSpec):
-    in_file = File(exists=True, mandatory=True, desc='T1-weighted image')
+class _StripInputSpec(ChildInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='T1-weighted head')
+    user_mask = File(exists=True, desc="user's own brain mask")
+
+
+class _StripOutputSpec(TraitedSpec):
+    t1w = File(exists=True, desc='bias-corrected image')
+    brain = File(exists=True, desc='the same, 0 outside the brain')
+    brain_mask = File(exists=True, desc='brain mask')
+
+
+class Strip(ChildCommand):
+    """Mask the brain and correct the bias field."""
+
+    module = _MODULE
+    step = 'strip'
+    input_spec = _StripInputSpec
+    output_spec = _StripOutputSpec
+
+
+class _RegisterInputSpec(ChildInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='T1-weighted brain')
     template = File(exists=True, mandatory=True, desc='T1w image of the template')
     template_mask = File(exists=True, mandatory=True, desc='brain mask of the template')
     uri = traits.Str(mandatory=True, desc='BIDS URI of the template')
     deformable = traits.Bool(True, usedefault=True, desc='SyN after the affine')
 
 
-class _NormalizeOutputSpec(TraitedSpec):
-    t1w = File(exists=True, desc='bias-corrected image')
-    brain_mask = File(exists=True, desc='brain mask on the grid of the image')
+class _RegisterOutputSpec(TraitedSpec):
     to_template = File(exists=True, desc='composite transform, image to template')
     from_template = File(exists=True, desc='composite transform, template to image')
     metadata = File(exists=True, desc='sidecar fields and metrics')
 
 
-class Normalize(ChildCommand):
-    """Register an image to a template and mask its brain."""
+class Register(ChildCommand):
+    """Register a brain to a template."""
 
     module = _MODULE
-    step = 'normalize'
-    input_spec = _NormalizeInputSpec
-    output_spec = _NormalizeOutputSpec
+    step = 'register'
+    input_spec = _RegisterInputSpec
+    output_spec = _RegisterOutputSpec
 
 
 class _CoregisterInputSpec(ChildInputSpec):

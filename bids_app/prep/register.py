@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..compute.images import atomic_path, read_image
+from ..compute.images import atomic_path
 from ..errors import BadDataError
 
 # A slab thinner than this gives registration too little to hold on to.
@@ -19,6 +19,9 @@ MIN_SLICES = 8
 
 # Fields of view this far apart cannot come from one position on the table.
 SAME_TABLE_MM = 60.0
+
+# Fewer common voxels than this are no registration.
+MIN_OVERLAP_VOXELS = 500
 
 INTERPOLATORS = {'linear': 'linear', 'nearest': 'nearestNeighbor'}
 
@@ -32,31 +35,21 @@ class Normalization:
     correlation: float
 
 
-def is_registrable(path: Path) -> bool:
-    """Whether a 3D or 4D image is thick enough to be registered to a template."""
-    image = read_image(path)
-    shape = np.array(image.shape[:3])
-    extent = shape * np.linalg.norm(image.affine[:3, :3], axis=0)
-    return bool(shape.min() >= MIN_SLICES and extent.min() >= MIN_EXTENT_MM)
-
-
 def fix_seed(seed: int) -> None:
     """Make ANTs repeatable: it reads its seed from the environment only."""
     os.environ['ANTS_RANDOM_SEED'] = str(max(1, seed))
 
 
 def register_to_template(
-    moving: Path, template: Path, template_mask: Path, prefix: Path, *, deformable: bool
+    moving: Path, template: Path, prefix: Path, *, deformable: bool
 ) -> Normalization:
     """
-    Register an image to a template: rigid, affine and, for whole heads, SyN.
+    Register a brain to a template's brain: rigid, affine and, for whole brains, SyN.
 
     Parameters
     ----------
-    moving : Path
-        T1-weighted image with its skull.
-    template, template_mask : Path
-        Template and its brain mask.
+    moving, template : Path
+        T1-weighted images, 0 outside the brain.
     prefix : Path
         Start of the names of the transforms.
     deformable : bool
@@ -74,10 +67,9 @@ def register_to_template(
     import ants
 
     fixed = ants.image_read(str(template))
-    image = ants.image_read(str(moving))
     found = ants.registration(
         fixed,
-        image,
+        ants.image_read(str(moving)),
         type_of_transform='SyN' if deformable else 'Affine',
         outprefix=str(prefix),
         write_composite_transform=True,
@@ -88,12 +80,14 @@ def register_to_template(
     )
     forward = Path(_single(found['fwdtransforms']))
     inverse = Path(_single(found['invtransforms']))
-    brain = ants.image_read(str(template_mask)).numpy() > 0.5
-    pair = found['warpedmovout'].numpy()[brain], fixed.numpy()[brain]
-    valid = pair[0] != 0
-    correlation = (
-        float(np.corrcoef(pair[0][valid], pair[1][valid])[0, 1]) if valid.sum() > 1 else 0
-    )
+    warped, brain = found['warpedmovout'].numpy(), fixed.numpy()
+    both = (warped != 0) & (brain != 0)
+    if both.sum() < MIN_OVERLAP_VOXELS:
+        raise BadDataError(
+            f'{moving} could not be registered to {template.name}: check its orientation and field '
+            'of view, or leave that space out of --output-spaces.'
+        )
+    correlation = float(np.corrcoef(warped[both], brain[both])[0, 1])
     return Normalization(forward, inverse, correlation if np.isfinite(correlation) else 0.0)
 
 
@@ -101,7 +95,7 @@ def _single(names: str | list[str]) -> str:
     return names if isinstance(names, str) else names[0]
 
 
-def bias_correct(image: Path, output: Path) -> None:
+def bias_correct(image: Path, mask: Path, output: Path) -> None:
     """Correct the bias field with N4 and keep the input's grid and header codes."""
     import ants
 

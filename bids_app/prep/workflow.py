@@ -12,12 +12,14 @@ from ..compute.child import ChildCommand
 from ..config import Config
 from ..outputs.provenance import raw_uri
 from ..outputs.sink import DerivativesSink
-from .interfaces import Normalize, ResampleMaps
-from .spaces import EMBEDDED, Space, TemplateFiles, find_template
+from .interfaces import Register, ResampleMaps, Strip
+from .spaces import Space, TemplateFiles
 
 # ANTs at 2 mm, measured on the demo; finer templates need more.
 REGISTRATION_GB = 2.5
 RESAMPLE_GB = 1.5
+# deepbet looks at 256 voxels cubed whatever the input.
+STRIP_GB = 3.0
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,16 @@ class Place:
         return Node(interface, name=name, n_procs=threads, mem_gb=min(mem_gb, budget))
 
 
-def template_or_embedded(
-    spaces: tuple[tuple[Space, TemplateFiles], ...],
-) -> tuple[tuple[Space, TemplateFiles], ...]:
-    """Give the requested templates, or the embedded one, which a brain mask needs anyway."""
-    if spaces:
-        return spaces
-    embedded = Space(EMBEDDED)
-    return ((embedded, find_template(embedded)),)
-
-
-def init_anat_wf(t1w: Path, place: Place, name: str = 'anat_wf') -> Workflow:
+def init_anat_wf(t1w: Path, user_mask: Path | None, place: Place) -> Workflow:
     """
-    Register the T1w image of a session to the templates and mask its brain.
+    Mask the brain of a session's T1w image and register it to the templates.
 
     Parameters
     ----------
     t1w : Path
         T1w image with its skull.
+    user_mask : Path or None
+        The user's own brain mask.
     place : Place
         Settings and templates.
 
@@ -82,102 +76,87 @@ def init_anat_wf(t1w: Path, place: Place, name: str = 'anat_wf') -> Workflow:
     t1w_mask : brain mask on its grid
     to_<template>_res<N> : composite transform to each requested template
     """
-    workflow = Workflow(name=name)
-    targets = template_or_embedded(place.spaces)
+    workflow = Workflow(name='anat_wf')
     fields = [f'to_{space.node_suffix}' for space, _ in place.spaces]
     outputnode = Node(niu.IdentityInterface(fields=['t1w', 't1w_mask', *fields]), name='outputnode')
+    strip = init_strip_node(place)
+    strip.inputs.in_file = str(t1w)
     ds_t1w = place.sink('prep', t1w, 'ds_t1w')
-    native = Node(niu.Merge(2), name='native', run_without_submitting=True)
-    workflow.connect([(native, ds_t1w, [('out', 'in_files')])])
-    for index, (space, template) in enumerate(targets):
-        wanted = bool(place.spaces)
-        template_wf = init_template_wf(t1w, space, template, place, write=wanted)
-        workflow.add_nodes([template_wf])
-        if index == 0:
-            workflow.connect([
-                (template_wf, native, [('outputnode.t1w', 'in1'), ('outputnode.brain_mask', 'in2')]),
-                (template_wf, outputnode, [
-                    ('outputnode.t1w', 't1w'), ('outputnode.brain_mask', 't1w_mask'),
-                ]),
-            ])  # fmt: skip
-        if wanted:
-            workflow.connect(
-                template_wf, 'outputnode.to_template', outputnode, f'to_{space.node_suffix}'
-            )
+    if user_mask:
+        strip.inputs.user_mask = str(user_mask)
+        ds_t1w.inputs.sources = [str(user_mask)]
+    images = Node(niu.Merge(2), name='images', run_without_submitting=True)
+    workflow.connect([
+        (strip, images, [('t1w', 'in1'), ('brain_mask', 'in2')]),
+        (images, ds_t1w, [('out', 'in_files')]),
+        (strip, outputnode, [('t1w', 't1w'), ('brain_mask', 't1w_mask')]),
+    ])  # fmt: skip
+    for space, template in place.spaces:
+        template_wf = init_template_wf(t1w, space, template, place)
+        workflow.connect([
+            (strip, template_wf, [('brain', 'register.in_file')]),
+            (images, template_wf, [('out', 'resample.in_files')]),
+            (template_wf, outputnode, [('register.to_template', f'to_{space.node_suffix}')]),
+        ])  # fmt: skip
+    mask_text = (
+        'the brain mask is the user\'s own'
+        if user_mask
+        else 'the brain was masked with deepbet [@fisch2024]'
+    )
+    names = ', '.join(dict.fromkeys(space.name for space, _ in place.spaces))
+    registered = (
+        f' It was registered to {names} [@fonov2011; @ciric2022] with ANTs SyN [@avants2008].'
+        if names
+        else ''
+    )
     workflow.__desc__ = (
-        'The T1w image was corrected for its bias field with N4 [@tustison2010] and registered to the '
-        f'template {", ".join(space.name for space, _ in targets)} [@fonov2011; @ciric2022] '
-        'with ANTs SyN [@avants2008]; the brain mask is the template\'s own, brought back.'
+        'The T1w image was corrected for its bias field with N4 [@tustison2010]; '
+        f'{mask_text}.{registered}'
     )
     return workflow
 
 
+def init_strip_node(place: Place) -> Node:
+    """Node that masks a T1-weighted head."""
+    return place.child(Strip(), 'strip', STRIP_GB, place.config.compute.omp_nthreads)
+
+
+def init_register_node(
+    space: Space, template: TemplateFiles, place: Place, *, deformable: bool, name: str = 'register'
+) -> Node:
+    """Node that registers a brain to a template."""
+    interface = Register(
+        template=str(template.t1w),
+        template_mask=str(template.mask),
+        uri=template.uri,
+        deformable=deformable,
+    )
+    return place.child(interface, name, REGISTRATION_GB)
+
+
 def init_template_wf(
-    image: Path | None,
-    space: Space,
-    template: TemplateFiles,
-    place: Place,
-    *,
-    write: bool = True,
-    deformable: bool = True,
+    t1w: Path, space: Space, template: TemplateFiles, place: Place
 ) -> Workflow:
     """
-    Register one image to one template.
+    Register a T1w image to one template and write it there.
 
-    Parameters
-    ----------
-    image : Path or None
-        Raw T1w image; None where ``normalize.in_file`` is connected.
-    space, template : Space, TemplateFiles
-        Where to.
-    place : Place
-        Settings.
-    write : bool
-        Whether image, mask and transforms go into the derivatives dataset.
-    deformable : bool
-        Whether SyN follows the affine.
-
-    Outputs
-    -------
-    t1w, brain_mask : bias-corrected image and its brain mask, native space
-    to_template : composite transform
+    Inputs
+    ------
+    register.in_file : T1w brain
+    resample.in_files : T1w image and brain mask
     """
     workflow = Workflow(name=f'{space.node_suffix}_wf')
-    outputnode = Node(
-        niu.IdentityInterface(fields=['t1w', 'brain_mask', 'to_template']), name='outputnode'
-    )
-    normalize = place.child(
-        Normalize(
-            template=str(template.t1w),
-            template_mask=str(template.mask),
-            uri=template.uri,
-            deformable=deformable,
-        ),
-        'normalize',
-        REGISTRATION_GB,
-    )
-    if image:
-        normalize.inputs.in_file = str(image)
-    workflow.connect([
-        (normalize, outputnode, [
-            ('t1w', 't1w'), ('brain_mask', 'brain_mask'), ('to_template', 'to_template'),
-        ]),
-    ])  # fmt: skip
-    if image is None or not write:
-        return workflow
+    register = init_register_node(space, template, place, deformable=True)
     transforms = Node(niu.Merge(2), name='transforms', run_without_submitting=True)
-    ds_transforms = place.sink('prep', image, 'ds_transforms', space)
-    images = Node(niu.Merge(2), name='images', run_without_submitting=True)
+    ds_transforms = place.sink('prep', t1w, 'ds_transforms', space)
     resample = init_resample_node(place, template, {'t1w': 'linear', 'brain_mask': 'nearest'})
-    ds_images = place.sink('prep', image, 'ds_images', space)
+    ds_images = place.sink('prep', t1w, 'ds_images', space)
     ds_images.inputs.spatial_reference = template.uri
     workflow.connect([
-        (normalize, transforms, [('to_template', 'in1'), ('from_template', 'in2')]),
+        (register, transforms, [('to_template', 'in1'), ('from_template', 'in2')]),
         (transforms, ds_transforms, [('out', 'in_files')]),
-        (normalize, ds_transforms, [('metadata', 'metadata')]),
-        (normalize, images, [('t1w', 'in1'), ('brain_mask', 'in2')]),
-        (images, resample, [('out', 'in_files')]),
-        (normalize, resample, [('to_template', 'transforms')]),
+        (register, ds_transforms, [('metadata', 'metadata')]),
+        (register, resample, [('to_template', 'transforms')]),
         (resample, ds_images, [('out_files', 'in_files')]),
     ])  # fmt: skip
     return workflow

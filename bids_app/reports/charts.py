@@ -9,17 +9,22 @@ plotly.js alone is 4 MB.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .collect import Written, as_number, read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TIME = 'time'
 EXPECTED = '_expected'
 UNITLESS = frozenset({'', 'arbitrary', 'n/a'})
 
-PLOT_LEFT, PLOT_TOP, PLOT_BOTTOM, PLOT_RIGHT = 56.0, 12.0, 40.0, 12.0
+PLOT_LEFT, PLOT_TOP, PLOT_BOTTOM, PLOT_RIGHT = 72.0, 22.0, 40.0, 12.0
+
+PADDING = 0.04
+"""Share of the range of values left free above and below them."""
 
 
 class Tick(NamedTuple):
@@ -48,18 +53,18 @@ class Scale:
         """Ticks with their labels."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        labels = [f'{tick:.{digits}f}'.replace('-', '−') for tick in self.ticks]
+        labels = [f'{tick:,.{digits}f}'.replace('-', '−') for tick in self.ticks]
         return [Tick(self(tick), label) for tick, label in zip(self.ticks, labels, strict=True)]
 
 
 def make_scale(values: Sequence[float], start: float, stop: float, count: int = 5) -> Scale:
     """
-    Scale with round ticks that holds all values.
+    Scale that holds all values, with round ticks inside it.
 
     Examples
     --------
     >>> make_scale([0.0, 9.3], 0.0, 100.0).ticks
-    (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
+    (0.0, 2.0, 4.0, 6.0, 8.0)
     """
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high - low < 1e-9 * max(abs(high), abs(low), 1e-6):
@@ -68,9 +73,18 @@ def make_scale(values: Sequence[float], start: float, stop: float, count: int = 
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     ticks = tuple(round(index * step, 12) for index in range(first, last + 1))
-    return Scale(ticks[0], ticks[-1], start, stop, ticks)
+    return Scale(low, high, start, stop, ticks)
+
+
+def padded(values: Sequence[float]) -> list[float]:
+    """Leave some room at the ends of the values' range, but none below a range that starts at 0."""
+    if not values:
+        return []
+    low, high = min(values), max(values)
+    room = PADDING * (high - low)
+    return [low - room if low < 0 else low, high + room]
 
 
 @dataclass(frozen=True)
@@ -169,11 +183,11 @@ def _line_chart(
     marker: tuple[float, str] | None,
     flags: dict[str, list[float | None]],
 ) -> LineChart:
-    height = 290
+    height = 300
     known = [time for time in times if time is not None]
     values = [value for cells in columns.values() for value in cells if value is not None]
     x = make_scale(known, PLOT_LEFT, width - PLOT_RIGHT, 6)
-    y = make_scale([*values, 0.0], height - PLOT_BOTTOM, PLOT_TOP)
+    y = make_scale(padded([*values, 0.0]), height - PLOT_BOTTOM, PLOT_TOP)
     colors: dict[str, int] = {}
     lines = []
     for name, cells in columns.items():
@@ -196,7 +210,7 @@ def _line_chart(
         for time, value in zip(times, cells, strict=True)
         if time is not None and value
     ]
-    label = next((str(_field(fields, name).get('Description', name)) for name in flags), '')
+    label = ', '.join(name.replace('_', ' ') for name in flags) + ' frames'
     mark = None
     if marker is not None and known and known[0] <= marker[0] <= known[-1]:
         mark = Tick(x(marker[0]), marker[1])
@@ -230,5 +244,3 @@ class StripChart:
     """Left, right and height of each group's median."""
 
     dots: list[Dot]
-    paths: list[str]
-    """Lines that join the sessions of one subject."""

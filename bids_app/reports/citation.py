@@ -8,13 +8,16 @@ the place of a BibTeX library: it refuses what it does not understand instead of
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..config import TEMPLATES_DIR
 from ..errors import MissingInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 REFERENCES = TEMPLATES_DIR / 'references.bib'
 
@@ -149,7 +152,10 @@ def render_citation(descs: Sequence[str]) -> str:
     Curves were fitted [4].
     """
     opening = _OPENING.format(version=__version__)
-    paragraphs = [opening, *dict.fromkeys(' '.join(desc.split()) for desc in descs if desc.strip())]
+    paragraphs = [
+        opening,
+        *dict.fromkeys(' '.join(desc.split()) for desc in descs if desc.strip()),
+    ]
     references = read_references()
     keys = cited_keys('\n'.join(paragraphs))
     unknown = [key for key in keys if key not in references]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadDataError
 from ..outputs.spec import KEPT_ENTITIES, Metric, Output, Spec, all_specs, parse_entities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 NATIVE = ''
 """Name of the space of the images as they were acquired."""
@@ -58,6 +60,12 @@ class RoomRun:
         """Every file, native ones first."""
         ordered = sorted(self.spaces, key=lambda space: (space != NATIVE, space))
         return [item for space in ordered for item in self.spaces[space].values()]
+
+    def sort(self) -> None:
+        """Put the files of each space in the order of the spec."""
+        order = list(self.spec.outputs)
+        for space, items in self.spaces.items():
+            self.spaces[space] = dict(sorted(items.items(), key=lambda it: order.index(it[0])))
 
 
 @dataclass
@@ -107,7 +115,8 @@ def collect_subject(output_dir: Path, subject: str) -> list[Session]:
     folders = sorted(path for path in root.glob('ses-*') if path.is_dir())
     labels: list[tuple[str | None, Path]] = [(path.name[4:], path) for path in folders]
     sessions = [
-        _collect_session(label, folder) for label, folder in [*labels, (None, root)]
+        _collect_session(label, folder)
+        for label, folder in [*labels, (None, root)]
         if folder.is_dir()
     ]
     return [session for session in sessions if session.files]
@@ -121,27 +130,30 @@ def _collect_session(label: str | None, folder: Path) -> Session:
         and not path.name.startswith('.')
         and not (label is None and path.relative_to(folder).parts[0].startswith('ses-'))
     )
-    rooms: dict[tuple[str, RunKey], RoomRun] = {}
     specs = all_specs()
+    rooms: dict[tuple[str, RunKey], RoomRun] = {}
     for path in files:
-        if path.name.endswith('.json'):
-            continue
-        entities = parse_entities(path)
-        for spec in specs:
-            for output in spec.outputs.values():
-                if not _matches(output, path, entities):
-                    continue
-                run = run_key(entities)
-                room = rooms.setdefault((spec.room, run), RoomRun(spec, run))
-                space = _space(output, entities)
-                room.spaces.setdefault(space, {}).setdefault(
-                    output.key, Written(output, path, space, read_sidecar(path))
-                )
+        if not path.name.endswith('.json'):
+            _add_file(path, rooms, specs)
     for table in (path for path in files if path.name.endswith('_scans.tsv')):
-        _add_metrics(table, rooms, specs)
+        add_metrics(table, rooms, specs)
+    for room in rooms.values():
+        room.sort()
     order = [spec.room for spec in specs]
     ordered = sorted(rooms.values(), key=lambda room: (order.index(room.spec.room), room.run))
     return Session(label, ordered, files)
+
+
+def _add_file(path: Path, rooms: dict[tuple[str, RunKey], RoomRun], specs: list[Spec]) -> None:
+    entities = parse_entities(path)
+    run = run_key(entities)
+    for spec in specs:
+        for output in spec.outputs.values():
+            if _matches(output, path, entities):
+                room = rooms.setdefault((spec.room, run), RoomRun(spec, run))
+                space = _space(output, entities)
+                written = Written(output, path, space, read_sidecar(path))
+                room.spaces.setdefault(space, {}).setdefault(output.key, written)
 
 
 def run_key(entities: dict[str, str]) -> RunKey:
@@ -206,9 +218,19 @@ def as_number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _add_metrics(
-    table: Path, rooms: dict[tuple[str, RunKey], RoomRun], specs: list[Spec]
-) -> None:
+def add_metrics(table: Path, rooms: dict[tuple[str, RunKey], RoomRun], specs: list[Spec]) -> None:
+    """
+    Add the metrics of a ``_scans.tsv`` to the rooms and runs that they belong to.
+
+    Parameters
+    ----------
+    table : Path
+        The file; columns that no room declares are left out.
+    rooms : dict
+        Rooms by name and run; those that are not there yet are added.
+    specs : list of Spec
+        All rooms.
+    """
     for row in read_table(table):
         run = run_key(parse_entities(row.get('filename', '')))
         for spec, metric in all_metrics(specs):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..prep.spaces import Space, find_template, parse_spaces
 from .collect import NATIVE, RoomRun, Written
 from .mosaics import (
     BRAIN_COLOR,
+    FULL_SHARE,
     MASK_COLOR,
     Contour,
     Layer,
@@ -20,17 +21,19 @@ from .mosaics import (
     Picture,
     convention_text,
     draw_mosaic,
-    threshold,
     window_of,
 )
 from .page import number, unit
 from .slices import View, Volume, canonical, choose_view
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SLICES = 12
 """Slices of a mosaic: two rows."""
 
 CHECK_SLICES = 6
-TISSUE_COLOR = '#f0e442'
+TISSUE_COLOR = '#ff8c1a'
 
 # A page with many sessions gets coarser pictures, so that it stays within some 8 MB.
 FINE, COARSE = 1.6, 1.0
@@ -157,11 +160,14 @@ def _figure(item: Written, mosaic: Mosaic, pixel_ratio: float) -> FigureView:
     if mosaic.layer is not None:
         layer = mosaic.layer
         label = unit(layer.label) if layer.label != 'no unit' else ''
+        faded = layer.low + FULL_SHARE * (layer.high - layer.low)
+        extent = f'{number(layer.low)} to {number(layer.high)} {label}'.strip()
         note = (
-            f'Display range {number(layer.low)} to {number(layer.high)} {label}, the same for '
-            f'every subject; up to {number(threshold(layer))} {label} the anatomy shows.'
-        ).replace('  ', ' ').replace(' ,', ',').replace(' ;', ';')
-        alt += f' Colour range {number(layer.low)} to {number(layer.high)} {label}.'
+            f'Colours span {extent} for every subject and fade into the anatomy below '
+            f'{number(faded)} {label}'.strip()
+            + '.'
+        )
+        alt += f' Colours span {extent}.'
     return FigureView(
         title,
         item.output.description,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +17,33 @@ import numpy as np
 from .slices import CONVENTION, View, Volume, cut, pixel_mm, slice_positions, tile, tile_corners
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 MAX_WIDTH = 1120
 """Widest picture in CSS pixels: the text column of a page at 1280 px."""
 
 MAX_COLUMNS = 6
-MAX_TILE = 300
+MAX_TILE = 246
 """Widest slice in CSS pixels, so that single-slice data do not fill the page."""
 
-MIN_WIDTH = 380
+MIN_WIDTH = 338
+"""Three such pictures, in their frames, fill the page's width."""
+
+NARROW = 520
 GAP_SHARE = 0.02
 BAR_SPACE = 92
 FOOT_SPACE = 24
 WEBP_QUALITY = 82
 
-# Below this share of the display range a map is not drawn, and the anatomy shows.
-TRANSPARENT_SHARE = 0.05
+# Shares of the display range: up to the first the anatomy shows alone, from the second on the
+# colours are full. Between them they fade in, else noise near 0 would pepper the picture.
+CLEAR_SHARE, FULL_SHARE = 0.05, 0.2
+BAR_STEPS = 256
+BAR_BACKGROUND = 0.5
 
 INK = '#e8e8e8'
 FONT = 11.0
@@ -150,7 +158,8 @@ def draw_mosaic(mosaic: Mosaic, pixel_ratio: float = 1.6) -> Picture:
     bar = BAR_SPACE if mosaic.layer else 0
     layout = _layout(grey.shape, pixel_mm(volume, view), MAX_WIDTH - bar)
     width = max(MIN_WIDTH, round(layout.picture[0]) + bar)
-    height = round(layout.picture[1]) + _foot_lines(mosaic) * FOOT_SPACE
+    foot = len(_foot_texts(mosaic, width)) + bool(mosaic.contours)
+    height = round(layout.picture[1]) + foot * FOOT_SPACE
     dpi = 72 * pixel_ratio
     figure = Figure(figsize=(width / 72, height / 72), dpi=dpi, facecolor='black')
     canvas = FigureCanvasAgg(figure)
@@ -169,8 +178,9 @@ def draw_mosaic(mosaic: Mosaic, pixel_ratio: float = 1.6) -> Picture:
     if mosaic.layer is not None:
         _draw_bar(figure, mosaic.layer, (width, height), layout)
     _draw_foot(figure, mosaic, (width, height))
-    canvas.draw()
-    return Picture(_encode(np.asarray(canvas.buffer_rgba())), width, height)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return Picture(_encode(pixels), width, height)
 
 
 def _draw_slices(axes: Axes, mosaic: Mosaic, grey: np.ndarray, layout: _Layout) -> None:
@@ -186,12 +196,12 @@ def _draw_slices(axes: Axes, mosaic: Mosaic, grey: np.ndarray, layout: _Layout) 
     if mosaic.layer is not None:
         layer = mosaic.layer
         values = tile(cut(layer.data, view), layout.columns, layout.gap)
-        hidden = values <= threshold(layer)
         axes.imshow(
-            np.ma.masked_array(values, hidden),
+            values,
             cmap=layer.cmap,
             vmin=layer.low,
             vmax=layer.high,
+            alpha=opacity(layer, values),
             **shown,
         )
     for contour in mosaic.contours:
@@ -199,9 +209,18 @@ def _draw_slices(axes: Axes, mosaic: Mosaic, grey: np.ndarray, layout: _Layout) 
     _draw_letters(axes, mosaic, layout)
 
 
-def threshold(layer: Layer) -> float:
-    """Value up to which a map is transparent."""
-    return layer.low + TRANSPARENT_SHARE * (layer.high - layer.low)
+def opacity(layer: Layer, values: np.ndarray) -> np.ndarray:
+    """
+    Opacity of each value of a map, from 0 (the anatomy shows) to 1.
+
+    Examples
+    --------
+    >>> layer = Layer(np.empty(0), 0.0, 100.0, 'inferno', '%')
+    >>> opacity(layer, np.array([0.0, 5.0, 12.5, 20.0, 300.0])).round(6).tolist()
+    [0.0, 0.0, 0.5, 1.0, 1.0]
+    """
+    share = (values - layer.low) / (layer.high - layer.low)
+    return np.asarray(np.clip((share - CLEAR_SHARE) / (FULL_SHARE - CLEAR_SHARE), 0.0, 1.0))
 
 
 def _draw_contour(axes: Axes, values: np.ndarray, contour: Contour) -> None:
@@ -226,10 +245,11 @@ def _draw_letters(axes: Axes, mosaic: Mosaic, layout: _Layout) -> None:
     style: dict[str, Any] = {'color': INK, 'fontsize': FONT, 'path_effects': outline}
     corners = tile_corners((len(mosaic.view.indices), height, width), layout.columns, layout.gap)
     places = slice_positions(mosaic.volume, mosaic.view)
+    # The upper corners of a slice are the ones that no head reaches.
     for (top, start), place in zip(corners, places, strict=True):
-        middle = top + height / 2
-        axes.text(start + 0.02 * width, middle, left, ha='left', va='center', **style)
-        axes.text(start + 0.98 * width, middle, right, ha='right', va='center', **style)
+        upper = top + 0.015 * height
+        axes.text(start + 0.02 * width, upper, left, ha='left', va='top', **style)
+        axes.text(start + 0.98 * width, upper, right, ha='right', va='top', **style)
         axes.text(
             start + 0.02 * width,
             top + 0.985 * height,
@@ -240,31 +260,44 @@ def _draw_letters(axes: Axes, mosaic: Mosaic, layout: _Layout) -> None:
         )
 
 
-def _draw_bar(
-    figure: Figure, layer: Layer, size: tuple[int, int], layout: _Layout
-) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+def _draw_bar(figure: Figure, layer: Layer, size: tuple[int, int], layout: _Layout) -> None:
+    from matplotlib import colormaps
 
     width, height = size
     length = min(layout.picture[1] * 0.72, 260.0)
     bottom = height - layout.picture[1] / 2 - length / 2
-    axes = figure.add_axes(((width - BAR_SPACE + 16) / width, bottom / height, 12 / width, length / height))
-    scale = ScalarMappable(Normalize(layer.low, layer.high), layer.cmap)
-    bar = figure.colorbar(scale, cax=axes, extend='max', extendfrac=0.05)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    left = width - BAR_SPACE + 16
+    axes = figure.add_axes((left / width, bottom / height, 12 / width, length / height))
+    values = np.linspace(layer.low, layer.high, BAR_STEPS)
+    # The scale fades as the map does, over a grey that stands for the anatomy.
+    alpha = opacity(layer, values)[:, None]
+    colors = colormaps[layer.cmap](np.linspace(0.0, 1.0, BAR_STEPS))[:, :3]
+    blended = alpha * colors + (1 - alpha) * BAR_BACKGROUND
+    axes.imshow(
+        blended[:, None],
+        origin='lower',
+        aspect='auto',
+        extent=(0, 1, layer.low, layer.high),
+        interpolation='nearest',
+    )
+    axes.set_xticks([])
+    axes.yaxis.tick_right()
+    axes.yaxis.set_major_locator(_few_ticks())
     axes.tick_params(colors=INK, labelsize=FONT - 1.5, length=3)
-    # What is transparent in the picture is hatched away on its scale.
-    axes.axhspan(layer.low, threshold(layer), color='#555555', lw=0)
-    axes.set_title(layer.label, color=INK, fontsize=FONT - 0.5, pad=10, loc='left')
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_title(layer.label, color=INK, fontsize=FONT - 0.5, pad=8, loc='left')
 
 
-def _legend(mosaic: Mosaic) -> list[tuple[str, str]]:
-    return [(contour.color, contour.label) for contour in mosaic.contours]
+def _few_ticks() -> Locator:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5)
 
 
-def _foot_lines(mosaic: Mosaic) -> int:
-    return 1 + bool(mosaic.contours)
+def _foot_texts(mosaic: Mosaic, width: int) -> list[str]:
+    text = convention_text(mosaic)
+    return text.split(' · ', 1) if width < NARROW else [text]
 
 
 def convention_text(mosaic: Mosaic) -> str:
@@ -279,11 +312,14 @@ def _draw_foot(figure: Figure, mosaic: Mosaic, size: tuple[int, int]) -> None:
     width, height = size
     line = FOOT_SPACE / height
     style: dict[str, Any] = {'va': 'center', 'fontsize': FONT - 1.5}
-    figure.text(8 / width, line / 2, convention_text(mosaic), color='#b8b8b8', **style)
+    texts = _foot_texts(mosaic, width)
+    for index, text in enumerate(reversed(texts)):
+        figure.text(8 / width, (index + 0.5) * line, text, color='#b8b8b8', **style)
     start = 8.0
-    for color, label in _legend(mosaic):
-        figure.text(start / width, 1.5 * line, '■ ' + label, color=color, **style)
-        start += (len(label) + 5) * FONT * 0.52
+    for contour in mosaic.contours:
+        label = '■ ' + contour.label
+        figure.text(start / width, (len(texts) + 0.5) * line, label, color=contour.color, **style)
+        start += (len(label) + 3) * FONT * 0.52
 
 
 def _encode(pixels: np.ndarray) -> str:

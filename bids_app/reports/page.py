@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -14,6 +13,8 @@ from .charts import UNITLESS
 from .runlog import duration, moment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jinja2 import Environment
 
 STATEMENT = (
@@ -33,7 +34,7 @@ def number(value: float | None) -> str:
     """
     if value is None or not math.isfinite(value):
         return '–'
-    if value and (abs(value) >= 1e6 or abs(value) < 1e-4):
+    if value and (abs(value) >= 1e9 or abs(value) < 1e-4):
         text = f'{value:.2e}'
     elif abs(value) >= 1000:
         text = f'{value:,.0f}'
@@ -44,7 +45,7 @@ def number(value: float | None) -> str:
 
 def unit(text: str) -> str:
     """
-    A unit as readers write it.
+    Spell a unit as readers write it.
 
     Examples
     --------

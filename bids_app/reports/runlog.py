@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .collect import bare_label
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SECTIONS = ('failures', 'warnings', 'steps')
 

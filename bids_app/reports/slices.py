@@ -7,12 +7,17 @@ order of a file never decides what is drawn on the left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine, obliquity
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nibabel.spatialimages import SpatialImage
 
 PLANES = ('sagittal', 'coronal', 'axial')
 
@@ -70,7 +75,7 @@ class View(NamedTuple):
         return EDGE_LETTERS[self.plane]
 
 
-def canonical(image: nib.spatialimages.SpatialImage) -> Volume:
+def canonical(image: SpatialImage) -> Volume:
     """
     Bring an image to RAS+ order by flips and swaps of axes; nothing is interpolated.
 
@@ -89,7 +94,7 @@ def canonical(image: nib.spatialimages.SpatialImage) -> Volume:
         data = data[..., 0]
     data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     zooms = tuple(float(value) for value in turned.header.get_zooms()[:3])
-    angles = np.degrees(nib.affines.obliquity(turned.affine))
+    angles = np.degrees(obliquity(turned.affine))
     return Volume(data, (zooms[0], zooms[1], zooms[2]), turned.affine, float(angles.max()))
 
 
@@ -164,7 +169,9 @@ def _spread(fixed: list[int], usable: np.ndarray, count: int) -> list[int]:
     """Add slices to fixed ones, each as far as possible from those already there."""
     chosen = list(dict.fromkeys(fixed))[:count]
     while len(chosen) < count:
-        distance = np.abs(usable[:, None] - np.asarray(chosen)).min(axis=1)
+        # The ends count as taken: the outermost slices of a head show little of it.
+        taken = np.asarray([*chosen, usable[0], usable[-1]])
+        distance = np.abs(usable[:, None] - taken).min(axis=1)
         chosen.append(int(usable[distance.argmax()]))
     return chosen
 
@@ -177,9 +184,7 @@ def _evenly(candidates: np.ndarray, count: int) -> list[int]:
     return [int(candidates[int(place)]) for place in places]
 
 
-def crop_box(
-    inside: np.ndarray, axis: int, zooms: Sequence[float]
-) -> tuple[slice, slice, slice]:
+def crop_box(inside: np.ndarray, axis: int, zooms: Sequence[float]) -> tuple[slice, slice, slice]:
     """
     Part of the volume around a mask that is worth drawing, whole across the slices.
 
@@ -271,7 +276,7 @@ def slice_positions(volume: Volume, view: View) -> list[float]:
     centre = (np.asarray(volume.data.shape) - 1) / 2
     points = np.tile(centre, (len(view.indices), 1))
     points[:, view.axis] = view.indices
-    world = nib.affines.apply_affine(volume.affine, points)
+    world = apply_affine(volume.affine, points)
     return [float(value) for value in world[:, view.axis]]
 
 
@@ -294,9 +299,7 @@ def tile(slices: np.ndarray, columns: int, gap: int, fill: float = 0.0) -> np.nd
     return canvas
 
 
-def tile_corners(
-    shape: tuple[int, ...], columns: int, gap: int
-) -> list[tuple[int, int]]:
+def tile_corners(shape: tuple[int, ...], columns: int, gap: int) -> list[tuple[int, int]]:
     """Row and column of the upper left pixel of each slice in a mosaic."""
     count, height, width = shape
     return [

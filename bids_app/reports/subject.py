@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..outputs.spec import Metric
 from .charts import LineChart, line_charts
 from .collect import NATIVE, RoomRun, Session, Written, bare_label, collect_subject
 from .figures import COARSE, FINE, MANY_MOSAICS, FigureView, room_figures, template_checks
 from .page import markdown, write_page
 from .runlog import RunLog, read_run_log
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..outputs.spec import Metric
 
 # Fields that have their own place on the page, or say nothing a reader looks for.
 _SHOWN_ELSEWHERE = frozenset(
@@ -25,6 +28,13 @@ _SHOWN_ELSEWHERE = frozenset(
     }
 )  # fmt: skip
 _PROVENANCE = ('ModelName', 'ModelVersion', 'WeightsSHA256', 'Device')
+
+_FIELD_UNITS = {
+    'BolusArrivalTime': 's',
+    'ContrastRelaxivity': '1/(mM s)',
+    'LeakageThreshold': '%',
+}
+"""Units of sidecar fields, which BIDS leaves to the field's definition."""
 
 ARRIVAL = 'BolusArrivalTime'
 """Sidecar field, in s, that charts over time mark where it is there."""
@@ -100,7 +110,9 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
         'log': log,
         'failures': [_failure(entry, output_dir) for entry in log.failures],
         'warnings': _warnings(log, views),
-        'inputs': _unique(source for view in views for room in view.rooms for source in room.sources),
+        'inputs': _unique(
+            source for view in views for room in view.rooms for source in room.sources
+        ),
         'sessions': [view for view in views if view.rooms],
         'methods': markdown(citation.read_text(encoding='utf-8')) if citation.is_file() else '',
         'models': _model_cards(sessions),
@@ -162,7 +174,8 @@ def _charts(room: RoomRun) -> list[ChartView]:
             charts = line_charts(item, marker)
             if charts:
                 views.append(ChartView(item.output.title, item.output.description, charts))
-    return views
+    # Curves beside their expectation carry the room's message and come first.
+    return sorted(views, key=lambda view: not any(c.dashed for v in view.charts for c in v.lines))
 
 
 def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
@@ -191,7 +204,7 @@ def _plain(value: Any) -> str:  # noqa: ANN401
 
 
 def _facts(items: list[Written]) -> list[tuple[str, str]]:
-    """What sidecars say of how the room computed, fields of tables' columns left out."""
+    """List what sidecars say of how the room computed, without the fields of tables' columns."""
     names = _unique(
         name
         for item in items
@@ -209,10 +222,13 @@ def _shared_fields(items: list[Written], names: Iterable[str]) -> list[tuple[str
         for item in items:
             if name in item.sidecar and _plain(item.sidecar[name]):
                 values.setdefault(_plain(item.sidecar[name]), []).append(item.output.title)
+        suffix = f' {_FIELD_UNITS[name]}' if name in _FIELD_UNITS else ''
         if len(values) == 1:
-            rows.append((name, next(iter(values))))
+            rows.append((name, next(iter(values)) + suffix))
         elif values:
-            spelled = [f'{value} ({", ".join(_unique(of))})' for value, of in values.items()]
+            spelled = [
+                f'{value}{suffix} ({", ".join(_unique(of))})' for value, of in values.items()
+            ]
             rows.append((name, '; '.join(spelled)))
     return rows
 

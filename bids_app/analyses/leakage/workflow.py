@@ -22,9 +22,9 @@ from ...prep.register import MIN_EXTENT_MM, MIN_SLICES
 from ...prep.workflow import (
     REGISTRATION_GB,
     Place,
+    init_register_node,
     init_resample_node,
-    init_template_wf,
-    template_or_embedded,
+    init_strip_node,
 )
 from .interfaces import EstimateMotion, FitLeakage
 
@@ -264,26 +264,24 @@ def _through_t1w(parts: _Parts, series: _Series, place: Place) -> None:
 
 
 def _directly(parts: _Parts, series: _Series, place: Place) -> None:
-    """Register the baseline itself, for sessions without a T1w image."""
+    """Mask and register the baseline itself, for sessions without a T1w image."""
     workflow = parts.workflow
-    for index, (space, template) in enumerate(template_or_embedded(place.spaces)):
-        template_wf = init_template_wf(
-            None, space, template, place, write=False, deformable=False
-        )
-        workflow.connect(
-            parts.estimate_motion, 'baseline', template_wf, 'normalize.in_file'
-        )
-        if index == 0 and series.brain_mask is None:
-            parts.fit_leakage.inputs.brain_mask_source = (
-                f'{space.name}, through an affine registration of the baseline'
-            )
-            workflow.connect(
-                template_wf, 'outputnode.brain_mask', parts.fit_leakage, 'brain_mask'
-            )
-        if place.spaces:
-            _resample_to(
-                parts, series, place, space.node_suffix, (template_wf, 'outputnode.to_template')
-            )
+    strip = init_strip_node(place)
+    workflow.connect(parts.estimate_motion, 'baseline', strip, 'in_file')
+    if series.brain_mask:
+        strip.inputs.user_mask = str(series.brain_mask)
+    else:
+        parts.fit_leakage.inputs.brain_mask_source = 'deepbet on the mean baseline image'
+        workflow.connect(strip, 'brain_mask', parts.fit_leakage, 'brain_mask')
+    for space, template in place.spaces:
+        name = f'register_{space.node_suffix}'
+        register = init_register_node(space, template, place, deformable=False, name=name)
+        ds_transform = place.sink(ROOM, series.path, f'ds_transform_{space.node_suffix}', space)
+        workflow.connect([
+            (strip, register, [('brain', 'in_file')]),
+            (register, ds_transform, [('to_template', 'in_files')]),
+        ])  # fmt: skip
+        _resample_to(parts, series, place, space.node_suffix, (register, 'to_template'))
 
 
 def _resample_to(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 CHUNK_VALUES = 1 << 18
-CHUNK_VALUES_CPU = 1 << 17
+CHUNK_VALUES_CPU = 1 << 20
 CHUNK_VALUES_GPU = 1 << 24
 
 FloatMap = NDArray[np.floating]

@@ -27,16 +27,45 @@ from bids_app.analyses.leakage.model.tissue_models import (
 RIDGE = 1e-13
 TINY = 1e-12
 MAX_KTRANS = 10.0
+PATLAK_UPPER = np.array([MAX_KTRANS, 1.0])
 
 
-def fit_patlak(tissue: NDArray[np.generic], plasma: ArrayLike, times_s: ArrayLike) -> PatlakFit:
+def _bounded_pair(
+    moments: NDArray[np.float64], gram: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Least squares of two coefficients within a box, from ``design.T @ y`` of each voxel."""
+    best = np.linalg.solve(gram, moments.T).T
+    outside = ((best < 0.0) | (best > PATLAK_UPPER)).any(axis=1)
+    if not outside.any():
+        return best
+    part = moments[outside]
+    lowest = np.full(part.shape[0], np.inf)
+    chosen = np.zeros_like(part)
+    # Outside the box the minimum of a convex function lies on one of its four edges.
+    for fixed, free in ((0, 1), (1, 0)):
+        for value in (0.0, PATLAK_UPPER[fixed]):
+            trial = np.full_like(part, value)
+            optimum = (part[:, free] - gram[0, 1] * value) / gram[free, free]
+            trial[:, free] = np.clip(optimum, 0.0, PATLAK_UPPER[free])
+            cost = np.einsum('vi,ij,vj->v', trial, gram, trial)
+            cost -= 2.0 * np.einsum('vi,vi->v', trial, part)
+            better = cost < lowest
+            lowest[better], chosen[better] = cost[better], trial[better]
+    best[outside] = chosen
+    return best
+
+
+def fit_patlak(
+    tissue: NDArray[np.generic],
+    plasma: ArrayLike,
+    times_s: ArrayLike,
+    *,
+    bounded: bool = True,
+) -> PatlakFit:
     r"""
     Fit the Patlak model to each voxel by linear least squares.
 
     .. math:: C_t(t) = v_p C_p(t) + K^{trans} \int_0^t C_p(\tau) d\tau
-
-    Neither parameter is bounded, so the maps of noise have zero mean and keep their
-    negative values.
 
     Parameters
     ----------
@@ -46,6 +75,10 @@ def fit_patlak(tissue: NDArray[np.generic], plasma: ArrayLike, times_s: ArrayLik
         Tracer concentration in plasma, in mM.
     times_s : array_like of float, shape (n_times,)
         Time of each sample, in s.
+    bounded : bool, default True
+        Keep ``ktrans`` within 0 to 10 /min and ``vp`` within 0 to 1, as the other fits do: the
+        least-squares solution inside that box. Without bounds, the maps of pure noise have zero
+        mean, which suits averages over regions of very low leakage.
 
     Returns
     -------
@@ -68,15 +101,18 @@ def fit_patlak(tissue: NDArray[np.generic], plasma: ArrayLike, times_s: ArrayLik
     """
     curve = np.asarray(plasma, dtype=np.float64)
     design = np.stack([cumulative_integral(curve, times_s) / SECONDS_PER_MINUTE, curve], axis=1)
-    basis, solve = np.linalg.qr(design)
-    solver = np.linalg.pinv(solve)
+    gram = design.T @ design
+    gram += RIDGE * max(float(np.trace(gram)), TINY) * np.eye(2)
     writer = MapWriter(tissue, 3)
     for rows, values, energy in voxel_chunks(tissue):
-        projected = values @ basis
-        fitted = projected @ solver.T
+        moments = values @ design
+        fitted = (
+            _bounded_pair(moments, gram) if bounded else np.linalg.solve(gram, moments.T).T
+        )
         writer.put(0, rows, fitted[:, 0])
         writer.put(1, rows, fitted[:, 1])
-        explained = np.einsum('ij,ij->i', projected, projected)
+        explained = 2.0 * np.einsum('ij,ij->i', fitted, moments)
+        explained -= np.einsum('vi,ij,vj->v', fitted, gram, fitted)
         writer.put(2, rows, np.maximum(energy - explained, 0.0))
     return PatlakFit(*writer.maps)
 

@@ -20,8 +20,19 @@ HEAD_RADIUS_MM = 65.0
 # Tukey's constant: 95 % efficiency for normal residuals. Enhancing vessels become outliers.
 TUKEY = 4.685
 
+REWEIGHTINGS = 4
+
+# Relative enhancement beyond the head's own that leaves a voxel out.
+MAX_ENHANCEMENT = 0.4
+
+# Knots of the tone curve: agent brightens grey matter, white matter and fluid differently.
+N_TONES = 9
+
+# A linearised step beyond this has lost the image.
+MAX_STEP_MM = 30.0
+
 # Below this mean displacement interpolation costs more sharpness than motion does.
-MIN_CORRECTED_MM = 0.25
+MIN_CORRECTED_MM = 0.4
 
 
 class Motion(NamedTuple):
@@ -92,7 +103,9 @@ def rigid_parameters(matrix: np.ndarray, centre_mm: np.ndarray) -> np.ndarray:
 class _Reference:
     """Baseline image at working resolution with what the least squares need of it."""
 
-    def __init__(self, volume: np.ndarray, affine: np.ndarray) -> None:
+    def __init__(
+        self, volume: np.ndarray, affine: np.ndarray, enhancing: np.ndarray | None = None
+    ) -> None:
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         self.factor = np.maximum(1, np.round(WORK_SPACING_MM / spacing)).astype(int)
         self.factor = np.minimum(self.factor, np.maximum(1, np.array(volume.shape) // 4))
@@ -102,13 +115,17 @@ class _Reference:
         self.image = self.reduce(volume)
         positive = self.image[self.image > 0]
         level = 0.25 * np.percentile(positive, 98) if positive.size else 0.0
-        head = ndimage.binary_dilation(self.image > level)
-        self.index = np.argwhere(head & (self.image != 0))
-        self.values = self.image[head & (self.image != 0)].astype(np.float64)
+        head = ndimage.binary_dilation(self.image > level) & (self.image != 0)
+        if enhancing is not None and (head & ~enhancing).sum() >= MIN_HEAD_VOXELS:
+            head &= ~enhancing
+        self.head = head
+        self.index = np.argwhere(head)
+        self.values = self.image[head].astype(np.float64)
         world = self.index @ self.affine[:3, :3].T + self.affine[:3, 3]
         self.centre_mm = world.mean(axis=0)
         self.offset_mm = world - self.centre_mm
-        self.design = self._design(head & (self.image != 0))
+        self.design = self._design(head)
+        self.tones, self.slopes = self._tones()
 
     def reduce(self, volume: np.ndarray) -> np.ndarray:
         """Block means, lightly smoothed, so that linear interpolation does not move edges."""
@@ -128,8 +145,22 @@ class _Reference:
         x, y, z = self.offset_mm.T
         gx, gy, gz = world.T
         turns = np.stack([gz * y - gy * z, gx * z - gz * x, gy * x - gx * y], axis=1)
-        constant = np.ones_like(self.values)
-        return np.column_stack([world, turns / HEAD_RADIUS_MM, self.values, constant])
+        return np.column_stack([world, turns / HEAD_RADIUS_MM])
+
+    def _tones(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hat functions of the baseline's intensity, and the interval each voxel lies in."""
+        knots = np.unique(np.quantile(self.values, np.linspace(0.0, 1.0, N_TONES)))
+        interval = np.clip(np.searchsorted(knots, self.values, 'right') - 1, 0, len(knots) - 2)
+        width = np.diff(knots)[interval]
+        upper = (self.values - knots[interval]) / width
+        basis = np.zeros((len(self.values), len(knots)))
+        rows = np.arange(len(self.values))
+        basis[rows, interval] = 1.0 - upper
+        basis[rows, interval + 1] = upper
+        slope = np.zeros_like(basis)
+        slope[rows, interval] = -1.0 / width
+        slope[rows, interval + 1] = 1.0 / width
+        return basis, slope
 
     def sample(self, frame: np.ndarray, transform: np.ndarray) -> np.ndarray:
         """Frame values at the head's voxels moved by a transform; NaN outside the frame."""
@@ -148,28 +179,37 @@ def _tukey_weights(residual: np.ndarray) -> np.ndarray:
     return np.asarray((1.0 - ratio**2) ** 2)
 
 
+def _solve(design: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted least squares by normal equations; directions without information stay 0."""
+    weighted = design * weights[:, None]
+    normal = weighted.T @ design
+    scale = np.sqrt(np.maximum(np.diag(normal), np.finfo(float).tiny))
+    right = weighted.T @ target / scale
+    solved = np.linalg.lstsq(normal / np.outer(scale, scale), right, rcond=1e-8)[0]
+    return np.asarray(solved / scale)
+
+
 def _align(reference: _Reference, frame: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Inverse-compositional Gauss-Newton with gain, offset and robust weights."""
+    """Inverse-compositional Gauss-Newton on a tone curve, with robust weights."""
     transform = start.copy()
     for _ in range(MAX_ITERATIONS):
         sampled = reference.sample(frame, transform)
         inside = np.isfinite(sampled)
         if inside.mean() < 0.5:
             return start
-        design, target = reference.design[inside], sampled[inside]
-        ordinary = np.linalg.lstsq(design[:, 6:], target, rcond=None)[0]
-        weights = np.sqrt(_tukey_weights(target - design[:, 6:] @ ordinary))
-        solution = np.linalg.lstsq(design * weights[:, None], target * weights, rcond=1e-6)[0]
-        weights = np.sqrt(_tukey_weights(target - design @ solution))
-        solution = np.linalg.lstsq(design * weights[:, None], target * weights, rcond=1e-6)[0]
-        gain = solution[6]
-        if not np.isfinite(gain) or abs(gain) < 0.1:
-            return start
-        step = solution[:6] / gain
+        target, tones = sampled[inside], reference.tones[inside]
+        curve, weights = _tone_curve(tones, target)
+        slope = reference.slopes[inside] @ curve
+        design = np.column_stack([reference.design[inside] * slope[:, None], tones])
+        solution = _solve(design, target, weights)
+        solution = _solve(design, target, _tukey_weights(target - design @ solution))
+        step = solution[:6].copy()
         step[3:] /= HEAD_RADIUS_MM
+        size_mm = np.abs(step[:3]).max() + HEAD_RADIUS_MM * np.abs(step[3:]).max()
+        if not np.isfinite(size_mm) or size_mm > MAX_STEP_MM:
+            return start
         # The step moves the reference onto the sampled frame; the frame moves the other way.
         transform = transform @ np.linalg.inv(rigid_matrix(step, reference.centre_mm))
-        size_mm = np.abs(step[:3]).max() + HEAD_RADIUS_MM * np.abs(step[3:]).max()
         if size_mm < STEP_TOLERANCE_MM:
             break
     return transform
@@ -213,14 +253,46 @@ def estimate_motion(
         transforms[frame] = _align(reference, reference.reduce(frames[frame]), np.eye(4))
     steady = _steadiest(transforms[: len(baseline)], reference)
     reference = _Reference(_mean(frames, steady), affine)
+    reduced = [reference.reduce(frame) for frame in frames]
+    enhancing = _enhancing(reference, reduced, arrival_frame)
+    reference = _Reference(_mean(frames, steady), affine, enhancing)
     previous = np.eye(4)
     for frame in range(n_times):
-        reduced = reference.reduce(frames[frame])
-        found = _align(reference, reduced, np.eye(4))
+        found = _align(reference, reduced[frame], np.eye(4))
         if np.allclose(found, np.eye(4)) and not np.allclose(previous, np.eye(4)):
-            found = _align(reference, reduced, previous)
+            found = _align(reference, reduced[frame], previous)
         transforms[frame] = previous = found
     return _summary(transforms, reference)
+
+
+def _enhancing(
+    reference: _Reference, reduced: Sequence[np.ndarray], arrival_frame: int
+) -> np.ndarray:
+    """
+    Voxels near vessels and leaks: their signal leaves the tone curve of the rest of the head.
+
+    Robust weights drop such voxels themselves; their blurred rims, too faint to be outliers,
+    still pull by up to 1.4 mm at the first pass.
+    """
+    after = np.stack(reduced[arrival_frame:])
+    first = after[: max(1, len(after) // 4)].max(axis=0)
+    late = np.median(after[len(after) // 2 :], axis=0)
+    changed = np.zeros(reference.head.shape, dtype=bool)
+    for image in (first, late):
+        target = image[reference.head].astype(np.float64)
+        curve, _ = _tone_curve(reference.tones, target)
+        residual = np.abs(target - reference.tones @ curve)
+        changed[reference.head] |= residual > MAX_ENHANCEMENT * reference.values
+    return np.asarray(ndimage.binary_dilation(changed))
+
+
+def _tone_curve(tones: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Robust fit of intensity after the bolus to that before it, and the weights it ends with."""
+    weights = np.ones_like(target)
+    for _ in range(REWEIGHTINGS):
+        curve = _solve(tones, target, weights)
+        weights = _tukey_weights(target - tones @ curve)
+    return curve, weights
 
 
 def _mean(frames: Sequence[np.ndarray], chosen: Iterable[int]) -> np.ndarray:

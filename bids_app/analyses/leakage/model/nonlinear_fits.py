@@ -29,6 +29,7 @@ from bids_app.analyses.leakage.model.rate_grid import (
     NEIGHBOURS,
     RateGrid,
     build_rate_grid,
+    evaluate_polynomial,
     first_neighbour,
     highest_resolved_rate,
     minimise_polynomial,
@@ -42,30 +43,45 @@ from bids_app.analyses.leakage.model.tissue_models import (
 )
 
 KEP_RANGE = (1e-3, 20.0)
+VE_RANGE = (0.01, 1.0)
 LOWEST_UPTAKE_RATE = 0.02
 MAX_PS = 10.0
 UNLIMITED = 1e6
 # The search visits every second grid point; the refinement sees all.
 SEARCH_STRIDE = 2
+SEARCH_BLOCK = 1024
 TINY = 1e-30
+GOLDEN = 0.6180339887498949
+GOLDEN_STEPS = 24
+SAME_OBJECTIVE = 1e-9
 
 
 class _Problem(NamedTuple):
     """The part of a fit that is the same for every voxel, in orthonormal coordinates."""
 
     grid: RateGrid
+    rates: torch.Tensor
     directions: torch.Tensor
     along: torch.Tensor
     across: torch.Tensor
-    limit: torch.Tensor
+    volume_range: tuple[float, float]
     fixed_norm: float
     matrix: torch.Tensor
+
+
+class _Basis(NamedTuple):
+    """One exponential curve per entry: its parts along and across the fixed curve, its limits."""
+
+    along: torch.Tensor
+    across: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
 
 
 def _make_problem(
     grid: RateGrid,
     fixed: NDArray[np.float64] | None,
-    limit: NDArray[np.float64],
+    volume_range: tuple[float, float],
     device: torch.device,
 ) -> _Problem:
     """Split each convolution into its part along the fixed curve and the part across it."""
@@ -84,50 +100,42 @@ def _make_problem(
 
     return _Problem(
         grid,
+        move(grid.rates),
         move(directions),
         move(along),
         move(np.maximum(norm, TINY)),
-        move(limit),
+        volume_range,
         fixed_norm,
         polynomial_matrix(device),
     )
 
 
-def _amplitude(
-    u: torch.Tensor,
-    w: torch.Tensor,
-    along: torch.Tensor,
-    across: torch.Tensor,
-    limit: torch.Tensor,
-) -> torch.Tensor:
-    """Amplitude of the exponential term, with both amplitudes non-negative."""
-    free = torch.minimum((w / across).clamp(min=0.0), limit)
-    alone = (along * u + across * w) / (along * along + across * across)
-    alone = torch.minimum(alone.clamp(min=0.0), limit)
-    return torch.where(u < free * along, alone, free)
+def _basis_at(
+    problem: _Problem, along: torch.Tensor, across: torch.Tensor, rate: torch.Tensor
+) -> _Basis:
+    """Amplitude is volume times rate, so the range of the volume limits it at every rate."""
+    low, high = problem.volume_range
+    return _Basis(along, across, low * rate, high * rate)
 
 
-def _objective(
-    u: torch.Tensor,
-    w: torch.Tensor,
-    along: torch.Tensor,
-    across: torch.Tensor,
-    limit: torch.Tensor,
-) -> torch.Tensor:
+def _amplitude(u: torch.Tensor, w: torch.Tensor, basis: _Basis) -> torch.Tensor:
+    """Amplitude of the exponential term, with that of the fixed curve not negative."""
+    free = torch.minimum(torch.maximum(w / basis.across, basis.lowest), basis.highest)
+    alone = (basis.along * u + basis.across * w) / (basis.along**2 + basis.across**2)
+    alone = torch.minimum(torch.maximum(alone, basis.lowest), basis.highest)
+    return torch.where(u < free * basis.along, alone, free)
+
+
+def _objective(u: torch.Tensor, w: torch.Tensor, basis: _Basis) -> torch.Tensor:
     """Residual sum of squares less the energy of the curve, the best at each rate."""
-    amplitude = _amplitude(u, w, along, across, limit)
-    below = (u - amplitude * along).clamp(max=0.0)
-    missed = w - amplitude * across
+    amplitude = _amplitude(u, w, basis)
+    below = (u - amplitude * basis.along).clamp(max=0.0)
+    missed = w - amplitude * basis.across
     return below * below + missed * missed - w * w
 
 
 def _branch_objective(
-    u: torch.Tensor,
-    w: torch.Tensor,
-    along: torch.Tensor,
-    across: torch.Tensor,
-    limit: torch.Tensor,
-    best: torch.Tensor,
+    u: torch.Tensor, w: torch.Tensor, basis: _Basis, best: torch.Tensor
 ) -> torch.Tensor:
     """
     Objective at the neighbours under the constraints active at the best one.
@@ -139,16 +147,85 @@ def _branch_objective(
     def at_best(values: torch.Tensor) -> torch.Tensor:
         return torch.gather(values, 1, best[:, None])
 
-    amplitude = at_best(_amplitude(u, w, along, across, limit))
-    no_fixed = u < amplitude * at_best(along)
-    limited = amplitude >= at_best(limit)
-    capped_gap = w - limit * across
-    capped_below = torch.where(no_fixed, u - limit * along, 0.0)
-    capped = capped_gap * capped_gap + capped_below * capped_below - w * w
-    alone = (along * u + across * w).clamp(min=0.0)
-    single = u * u - alone * alone / (along * along + across * across)
-    free = -(w.clamp(min=0.0) ** 2)
-    return torch.where(limited, capped, torch.where(no_fixed, single, free))
+    amplitude = at_best(_amplitude(u, w, basis))
+    no_fixed = u < amplitude * at_best(basis.along)
+    at_highest = amplitude >= at_best(basis.highest)
+    at_limit = at_highest | (amplitude <= at_best(basis.lowest))
+    limit = torch.where(at_highest, basis.highest, basis.lowest)
+    gap = w - limit * basis.across
+    below = torch.where(no_fixed, u - limit * basis.along, 0.0)
+    alone = basis.along * u + basis.across * w
+    single = u * u - alone * alone / (basis.along**2 + basis.across**2)
+    unlimited = torch.where(no_fixed, single, -w * w)
+    return torch.where(at_limit, gap * gap + below * below - w * w, unlimited)
+
+
+class _Neighbours(NamedTuple):
+    """Products and basis at the six grid points around each voxel's best rate."""
+
+    first: torch.Tensor
+    u: torch.Tensor
+    w: torch.Tensor
+    along: torch.Tensor
+    across: torch.Tensor
+
+
+def _interpolate(
+    problem: _Problem, near: _Neighbours, position: torch.Tensor
+) -> tuple[torch.Tensor, _Basis, torch.Tensor]:
+    """Product of the curve, basis and rate at a position between the neighbours."""
+    weights = powers(position) @ problem.matrix.T
+    rate = torch.exp(problem.grid.log_first + problem.grid.log_step * (near.first + position))
+    across = (weights * near.across).sum(dim=1).clamp(min=TINY)
+    basis = _basis_at(problem, (weights * near.along).sum(dim=1), across, rate)
+    return (weights * near.w).sum(dim=1), basis, rate
+
+
+def _objective_at(
+    problem: _Problem, near: _Neighbours, position: torch.Tensor
+) -> torch.Tensor:
+    w, basis, _ = _interpolate(problem, near, position)
+    return _objective(near.u[:, 0], w, basis)
+
+
+def _golden_section(
+    problem: _Problem, near: _Neighbours, start: torch.Tensor
+) -> torch.Tensor:
+    """Minimise the objective, kinks and all, within one grid point of the start."""
+    low, high = (start - 1.0).clamp(min=0.0), (start + 1.0).clamp(max=NEIGHBOURS - 1.0)
+    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    at_left = _objective_at(problem, near, left)
+    at_right = _objective_at(problem, near, right)
+    for _ in range(GOLDEN_STEPS):
+        shrink_right = at_left <= at_right
+        low, high = torch.where(shrink_right, low, left), torch.where(shrink_right, right, high)
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        probe = torch.where(shrink_right, left, right)
+        value = _objective_at(problem, near, probe)
+        at_left, at_right = (
+            torch.where(shrink_right, value, at_right),
+            torch.where(shrink_right, at_left, value),
+        )
+    return 0.5 * (low + high)
+
+
+def _refine(problem: _Problem, near: _Neighbours) -> torch.Tensor:
+    """Best position between the neighbours."""
+    index = near.first[:, None] + torch.arange(NEIGHBOURS, device=near.first.device)
+    basis = _basis_at(problem, near.along, near.across, problem.rates[index])
+    lowest, nearest = _objective(near.u, near.w, basis).min(dim=1)
+    branch = _branch_objective(near.u, near.w, basis, nearest)
+    position = minimise_polynomial(branch, problem.matrix)
+    # Another constraint has become active on the way: only then is the slow search needed.
+    reached = _objective_at(problem, near, position)
+    expected = evaluate_polynomial(problem.matrix.T @ branch.T, position)
+    changed = reached - expected > SAME_OBJECTIVE * lowest.abs()
+    if bool(changed.any()):
+        some = _Neighbours(*(values[changed] for values in near))
+        searched = _golden_section(problem, some, nearest[changed].to(position.dtype))
+        position[changed] = searched
+        reached[changed] = _objective_at(problem, some, searched)
+    return torch.where(reached <= lowest, position, nearest.to(position.dtype))
 
 
 def _fit_chunk(
@@ -158,28 +235,31 @@ def _fit_chunk(
     products = values @ problem.directions
     u, w = products[:, :1], products[:, 1:]
     search = slice(None, None, SEARCH_STRIDE)
-    scores = _objective(
-        u, w[:, search], problem.along[search], problem.across[search], problem.limit[search]
+    coarse = _basis_at(
+        problem, problem.along[search], problem.across[search], problem.rates[search]
     )
-    best = scores.argmin(dim=1) * SEARCH_STRIDE
+    # Blocks of the search stay in cache; the refinement prefers long vectors.
+    best = SEARCH_STRIDE * torch.cat(
+        [
+            _objective(u_block, w_block[:, search], coarse).argmin(dim=1)
+            for u_block, w_block in zip(
+                u.split(SEARCH_BLOCK), w.split(SEARCH_BLOCK), strict=True
+            )
+        ]
+    )
     first = first_neighbour(best, problem.grid.rates.size)
     index = first[:, None] + torch.arange(NEIGHBOURS, device=first.device)
-    near = torch.gather(w, 1, index)
-    along, across, limit = problem.along[index], problem.across[index], problem.limit[index]
-    nearest = _objective(u, near, along, across, limit).argmin(dim=1)
-    branch = _branch_objective(u, near, along, across, limit, nearest)
-    position = minimise_polynomial(branch, problem.matrix)
-    lagrange = powers(position) @ problem.matrix.T
-    rate = torch.exp(problem.grid.log_first + problem.grid.log_step * (first + position))
-    fine_w = (lagrange * near).sum(dim=1)
-    fine_along = (lagrange * along).sum(dim=1)
-    fine_across = (lagrange * across).sum(dim=1).clamp(min=TINY)
-    fine_limit = (lagrange * limit).sum(dim=1)
-    fine_u = u[:, 0]
-    amplitude = _amplitude(fine_u, fine_w, fine_along, fine_across, fine_limit)
-    remainder = fine_u - amplitude * fine_along
-    missed = fine_w - amplitude * fine_across
-    residual = energy - fine_u**2 - fine_w**2 + remainder.clamp(max=0.0) ** 2 + missed**2
+    near = _Neighbours(
+        first, u, torch.gather(w, 1, index), problem.along[index], problem.across[index]
+    )
+    w_best, basis, rate = _interpolate(problem, near, _refine(problem, near))
+    u_best = u[:, 0]
+    # No exchange at all is allowed too, and is what a volume at its lower limit often means.
+    exchanging = _objective(u_best, w_best, basis) < u_best.clamp(max=0.0) ** 2
+    amplitude = torch.where(exchanging, _amplitude(u_best, w_best, basis), 0.0)
+    remainder = u_best - amplitude * basis.along
+    missed = w_best - amplitude * basis.across
+    residual = energy - u_best**2 - w_best**2 + remainder.clamp(max=0.0) ** 2 + missed**2
     fixed = remainder.clamp(min=0.0) / max(problem.fixed_norm, TINY)
     return fixed, amplitude, rate, residual.clamp(min=0.0)
 
@@ -202,6 +282,7 @@ def fit_tofts(
     plasma: ArrayLike,
     times_s: ArrayLike,
     *,
+    ve_range: tuple[float, float] = VE_RANGE,
     device: str | torch.device = 'cpu',
 ) -> ToftsFit:
     r"""
@@ -218,15 +299,18 @@ def fit_tofts(
         Tracer concentration in plasma, in mM.
     times_s : array_like of float, shape (n_times,)
         Time of each sample, in s.
+    ve_range : tuple of float, default (0.01, 1)
+        Limits of ``ve``. The lower one rules out rates so fast that the term is only a copy of
+        the plasma curve, for which ``ktrans`` would be meaningless.
     device : str or torch.device, default 'cpu'
         Where the fit runs: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns
     -------
     ToftsFit
-        The least-squares solution with ``ktrans`` >= 0 (1/min), 0 <= ``ve`` <= 1 and kep within
-        0.001 to 20 /min, and its residual sum of squares. A voxel with a value that is not
-        finite gives 0.
+        The least-squares solution with kep within 0.001 to 20 /min, ``ktrans`` in 1/min, and its
+        residual sum of squares. ``ktrans`` and ``ve`` are 0 where no exchange explains the curve
+        best, and in a voxel with a value that is not finite.
 
     References
     ----------
@@ -243,10 +327,9 @@ def fit_tofts(
     """
     place = torch.device(device)
     grid = build_rate_grid(plasma, times_s, *KEP_RANGE)
-    _, ktrans, kep, residual = _fit_one_rate(
-        tissue, _make_problem(grid, None, grid.rates, place), place
-    )
-    return ToftsFit(ktrans, np.minimum(ktrans / np.maximum(kep, KEP_RANGE[0]), 1.0), residual)
+    problem = _make_problem(grid, None, ve_range, place)
+    _, ktrans, kep, residual = _fit_one_rate(tissue, problem, place)
+    return ToftsFit(ktrans, ktrans / np.maximum(kep, KEP_RANGE[0]), residual)
 
 
 def fit_extended_tofts(
@@ -254,6 +337,7 @@ def fit_extended_tofts(
     plasma: ArrayLike,
     times_s: ArrayLike,
     *,
+    ve_range: tuple[float, float] = VE_RANGE,
     device: str | torch.device = 'cpu',
 ) -> ExtendedToftsFit:
     r"""
@@ -269,15 +353,18 @@ def fit_extended_tofts(
         Tracer concentration in plasma, in mM.
     times_s : array_like of float, shape (n_times,)
         Time of each sample, in s.
+    ve_range : tuple of float, default (0.01, 1)
+        Limits of ``ve``. The lower one rules out rates so fast that the term is only a copy of
+        the plasma curve, for which ``ktrans`` would be meaningless.
     device : str or torch.device, default 'cpu'
         Where the fit runs: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns
     -------
     ExtendedToftsFit
-        The least-squares solution with ``ktrans`` (1/min) and ``vp`` >= 0, 0 <= ``ve`` <= 1 and
-        kep within 0.001 to 20 /min, and its residual sum of squares. A voxel with a value that
-        is not finite gives 0.
+        The least-squares solution with ``vp`` >= 0 and kep within 0.001 to 20 /min, ``ktrans``
+        in 1/min, and its residual sum of squares. ``ktrans`` and ``ve`` are 0 where no exchange
+        explains the curve best, and in a voxel with a value that is not finite.
 
     References
     ----------
@@ -296,10 +383,9 @@ def fit_extended_tofts(
     """
     place = torch.device(device)
     grid = build_rate_grid(plasma, times_s, *KEP_RANGE)
-    problem = _make_problem(grid, np.asarray(plasma, dtype=np.float64), grid.rates, place)
+    problem = _make_problem(grid, np.asarray(plasma, dtype=np.float64), ve_range, place)
     vp, ktrans, kep, residual = _fit_one_rate(tissue, problem, place)
-    ve = np.minimum(ktrans / np.maximum(kep, KEP_RANGE[0]), 1.0)
-    return ExtendedToftsFit(ktrans, vp, ve, residual)
+    return ExtendedToftsFit(ktrans, vp, ktrans / np.maximum(kep, KEP_RANGE[0]), residual)
 
 
 def fit_2cum(
@@ -350,10 +436,8 @@ def fit_2cum(
     highest = highest_resolved_rate(times_s)
     grid = build_rate_grid(plasma, times_s, LOWEST_UPTAKE_RATE, highest)
     retained = cumulative_integral(plasma, times_s) / SECONDS_PER_MINUTE
-    limit = np.full_like(grid.rates, UNLIMITED)
-    uptake, washed, rate, residual = _fit_one_rate(
-        tissue, _make_problem(grid, retained, limit, place), place
-    )
+    problem = _make_problem(grid, retained, (0.0, UNLIMITED), place)
+    uptake, washed, rate, residual = _fit_one_rate(tissue, problem, place)
     flow = uptake + washed
     # fp E / (1 - E); where nothing washes out PS is only known to exceed fp, hence the bound.
     ps = np.minimum(flow * uptake / np.maximum(washed, flow * uptake / MAX_PS + TINY), MAX_PS)

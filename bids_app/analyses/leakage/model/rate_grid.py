@@ -23,7 +23,7 @@ from bids_app.analyses.leakage.model.tissue_models import (
 LOG_STEP = 0.16
 NEIGHBOURS = 6
 FIRST_NEIGHBOUR = 2
-NEWTON_STEPS = 6
+NEWTON_STEPS = 5
 MIN_CURVATURE = 1e-300
 
 
@@ -144,9 +144,10 @@ def powers(position: torch.Tensor) -> torch.Tensor:
     >>> print(powers(torch.tensor([2.0])).tolist())
     [[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]]
     """
-    return torch.stack(
-        [torch.ones_like(position)] + [position**power for power in range(1, NEIGHBOURS)], dim=1
-    )
+    out = position.new_ones(position.shape[0], NEIGHBOURS)
+    for power in range(1, NEIGHBOURS):
+        torch.mul(out[:, power - 1], position, out=out[:, power])
+    return out
 
 
 def first_neighbour(best: torch.Tensor, n_rates: int) -> torch.Tensor:
@@ -197,22 +198,55 @@ def minimise_polynomial(values: torch.Tensor, matrix: torch.Tensor) -> torch.Ten
     """
     lowest, start_index = values.min(dim=1)
     start = start_index.to(values.dtype)
-    low, high = (start - 1.0).clamp(min=0.0), (start + 1.0).clamp(max=NEIGHBOURS - 1.0)
-    coefficients = values @ matrix
-    order = torch.arange(1, NEIGHBOURS, dtype=values.dtype, device=values.device)
-    slope_terms = coefficients[:, 1:] * order
-    curve_terms = slope_terms[:, 1:] * order[:-1]
+    low, high = (start - 1.0).clamp_(min=0.0), (start + 1.0).clamp_(max=NEIGHBOURS - 1.0)
+    coefficients = (matrix.T @ values.T).contiguous()
     position = start.clone()
     for _ in range(NEWTON_STEPS):
-        terms = powers(position)
-        slope = (slope_terms * terms[:, :-1]).sum(dim=1)
-        curvature = (curve_terms * terms[:, :-2]).sum(dim=1)
+        slope, curvature = _derivatives(coefficients, position)
         # Where the function is not convex, a step to the end of the bracket downhill serves.
-        step = torch.where(
-            curvature > MIN_CURVATURE,
-            slope / curvature.clamp(min=MIN_CURVATURE),
-            torch.sign(slope),
-        )
+        step = torch.where(curvature > MIN_CURVATURE, slope / curvature, torch.sign(slope))
         position = torch.minimum(torch.maximum(position - step, low), high)
-    improved = (coefficients * powers(position)).sum(dim=1) <= lowest
+    improved = evaluate_polynomial(coefficients, position) <= lowest
     return torch.where(improved, position, start)
+
+
+def evaluate_polynomial(coefficients: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """
+    Value of each voxel's polynomial.
+
+    Parameters
+    ----------
+    coefficients : Tensor, shape (6, n)
+        Coefficients of rising power.
+    position : Tensor, shape (n,)
+        Where to evaluate.
+
+    Returns
+    -------
+    Tensor, shape (n,)
+        Values.
+
+    Examples
+    --------
+    >>> ones = torch.ones(6, 1)
+    >>> print(evaluate_polynomial(ones, torch.tensor([2.0])).tolist())
+    [63.0]
+    """
+    value = coefficients[-1].clone()
+    for row in range(NEIGHBOURS - 2, -1, -1):
+        value.mul_(position).add_(coefficients[row])
+    return value
+
+
+def _derivatives(
+    coefficients: torch.Tensor, position: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and second derivative of each voxel's polynomial, by Horner's scheme."""
+    value = coefficients[-1].clone()
+    slope = torch.zeros_like(value)
+    half_curvature = torch.zeros_like(value)
+    for row in range(NEIGHBOURS - 2, -1, -1):
+        half_curvature.mul_(position).add_(slope)
+        slope.mul_(position).add_(value)
+        value.mul_(position).add_(coefficients[row])
+    return slope, half_curvature.mul_(2.0)

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 FINE_STEP_S: Final = 1.0
 """Grid that the concentrations are computed on before they are averaged over each frame."""
-SLOW_SHARE = 0.6
-FIRST_PASS_GAIN = (-0.2, 0.5)
+FIRST_PASS_GAIN: Final = (-0.5, 0.2)
+"""Relative change of the first pass against what follows: saturation and slow injections flatten
+the peak that the signal of real vessels shows."""
+DISPERSION_S: Final = (1.0, 10.0)
+SLOW_SHARE: Final = 0.8
+"""Least part of the plasma curve that clears slowly."""
 FIRST_PASS_S: Final = 25.0
 FAST_CLEARANCE_S: Final = (15.0, 150.0)
 SECONDS_PER_MINUTE: Final = 60.0
@@ -41,6 +45,8 @@ class Tissue(NamedTuple):
         Lowest and highest T1 before contrast, in s; drawn uniformly.
     delay_s : float
         Longest delay of the arrival behind the arteries, in s.
+    transit_s : tuple of float
+        Lowest and highest mean transit time that disperses the bolus, in s.
     """
 
     vp: tuple[float, float]
@@ -48,6 +54,7 @@ class Tissue(NamedTuple):
     ve: tuple[float, float]
     t10_s: tuple[float, float]
     delay_s: float = 3.0
+    transit_s: tuple[float, float] = (2.5, 7.0)
 
 
 TISSUES: Final[dict[str, Tissue]] = {
@@ -55,7 +62,7 @@ TISSUES: Final[dict[str, Tissue]] = {
     'white': Tissue((0.005, 0.03), (1e-5, 5e-4), (0.1, 0.3), (0.7, 1.1)),
     'csf': Tissue((1e-4, 3e-3), (1e-5, 1e-4), (0.1, 0.3), (3.0, 4.5)),
     'partial vessel': Tissue((0.05, 0.3), (1e-5, 1e-3), (0.1, 0.3), (1.1, 1.8)),
-    'vessel': Tissue((0.3, 1.0), (1e-5, 1e-4), (0.1, 0.3), (1.4, 1.9), 4.0),
+    'vessel': Tissue((0.3, 1.0), (1e-5, 1e-4), (0.1, 0.3), (1.4, 1.9), 4.0, (0.1, 1.0)),
     'leak': Tissue((0.005, 0.1), (0.01, 0.3), (0.1, 0.5), (1.0, 2.0)),
 }
 """What is simulated; every kind but ``leak`` occurs in a normal-appearing brain."""
@@ -149,7 +156,7 @@ def draw_plasma(
     ndarray of float, shape (n_times,)
         Plasma concentration, in mM.
     """
-    speed = rng.uniform(0.6, 1.8)
+    speed = rng.uniform(0.7, 1.5)
     since_s = np.maximum(times_s - arrival_s, 0.0)
     plasma = np.asarray(parker_aif(since_s * speed, 0.0), dtype=np.float64)
     plasma[times_s <= arrival_s] = 0.0
@@ -158,11 +165,10 @@ def draw_plasma(
     plasma *= slow_share + (1.0 - slow_share) * np.exp(-since_s / fast_s)
     first_pass = np.exp(-((since_s * speed / FIRST_PASS_S) ** 4))
     plasma *= 1.0 + rng.uniform(*FIRST_PASS_GAIN) * first_pass
-    clearance_per_min = rng.uniform(-0.08, 0.12)
+    clearance_per_min = rng.uniform(-0.05, 0.12)
     plasma *= rng.uniform(0.3, 1.5) * np.exp(-clearance_per_min * since_s / SECONDS_PER_MINUTE)
-    rate_per_min = SECONDS_PER_MINUTE / rng.uniform(0.5, 8.0)
-    dispersed = exponential_convolution(plasma, times_s, np.array([rate_per_min]))[0]
-    return np.asarray(dispersed * rate_per_min)
+    dispersion_s = np.exp(rng.uniform(*np.log(DISPERSION_S)))
+    return _dispersed(plasma, times_s, dispersion_s)
 
 
 def simulate_signals(
@@ -171,7 +177,7 @@ def simulate_signals(
     protocol: Protocol,
     rng: np.random.Generator,
     plasma: 'NDArray[np.float64] | None' = None,
-) -> tuple['NDArray[np.float32]', 'NDArray[np.float64]']:
+) -> 'NDArray[np.float32]':
     """
     Simulate the signal of voxels of one kind of tissue.
 
@@ -197,6 +203,7 @@ def simulate_signals(
     if plasma is None:
         plasma = draw_plasma(fine_s, protocol.arrival_s, rng)
     plasma = shift_plasma(plasma, fine_s, float(rng.uniform(0.0, tissue.delay_s)))
+    plasma = _dispersed(plasma, fine_s, float(rng.uniform(*tissue.transit_s)))
     ktrans, vp, ve = (
         np.exp(rng.uniform(*np.log(limits), size=count))
         for limits in (tissue.ktrans, tissue.vp, tissue.ve)
@@ -215,7 +222,7 @@ def simulate_signals(
     )
     sigma = signal[:, :1] / (protocol.snr * np.exp(rng.normal(0.0, 0.2, size=(count, 1))))
     noisy = signal + sigma * rng.standard_normal(signal.shape)
-    return np.asarray(noisy, dtype=np.float32), vp
+    return np.asarray(noisy, dtype=np.float32)
 
 
 def fine_times(protocol: Protocol) -> 'NDArray[np.float64]':
@@ -263,8 +270,16 @@ def simulate_voxels(
         simulate_signals(TISSUES[name], count, protocol, rng, plasma)
         for name, count in counts.items()
     ]
-    signals, vp = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return signals, np.repeat(list(counts), list(counts.values())), vp
+    return np.concatenate(parts), np.repeat(list(counts), list(counts.values()))
+
+
+def _dispersed(
+    plasma: 'NDArray[np.float64]', times_s: 'NDArray[np.float64]', mean_s: float
+) -> 'NDArray[np.float64]':
+    """Convolve with an exponential of unit area."""
+    rate_per_min = SECONDS_PER_MINUTE / mean_s
+    convolved = exponential_convolution(plasma, times_s, np.array([rate_per_min]))[0]
+    return np.asarray(convolved * rate_per_min)
 
 
 def _frame_means(

@@ -1,0 +1,460 @@
+"""Training of the leakage room's autoencoder, on simulated curves or on a cohort."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from ... import __version__
+from ...compute.training import EarlyStop, seed_everything, split_patients, write_card
+from ...compute.weights import save_weights
+from ...errors import BadDataError, CannotCreateError, ExitCode
+from .model.autoencoder import LAYER_WIDTHS, LeakageAutoencoder
+from .model.curves import (
+    VASCULAR_POWER,
+    VASCULAR_QUANTILE,
+    Curves,
+    check_series,
+    normal_curves,
+    separation,
+    simulated_curves,
+)
+from .model.timebase import ARRIVAL_FRAME, INTERVAL_S, N_FRAMES
+from .model.trial import TRIAL_SNR, TrialRow, run_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ROOM: Final = 'leakage'
+WEIGHTS_FILE: Final = f'{ROOM}.safetensors'
+CARD_FILE: Final = f'{ROOM}.json'
+N_SERIES: Final = 500
+N_VALIDATION_SERIES: Final = 50
+VALIDATION_FRACTION: Final = 0.2
+MAX_VOXELS_PER_SERIES: Final = 20_000
+EMBEDDED_COMMAND: Final = 'neurolesion-tools train leakage --simulated OUT'
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """
+    Settings of a training.
+
+    Attributes
+    ----------
+    epochs : int
+        Most epochs.
+    learning_rate, batch : float, int
+        Of Adam.
+    check_every, patience : int
+        Epochs between two checks, and checks without improvement after which to stop.
+    seed : int
+        Seed of everything.
+    """
+
+    epochs: int = 80
+    learning_rate: float = 3e-4
+    batch: int = 512
+    check_every: int = 5
+    patience: int = 8
+    seed: int = 5
+
+
+class CohortSample(NamedTuple):
+    """
+    One DCE series of a cohort.
+
+    Attributes
+    ----------
+    patient : str
+        All series of a patient are on the same side of the validation split.
+    series : ndarray of float, shape (n_voxels, n_times)
+        Signal of the brain in slices without tumour.
+    times_s : ndarray of float, shape (n_times,)
+        Time of each frame since the first, in s.
+    """
+
+    patient: str
+    series: np.ndarray
+    times_s: np.ndarray
+
+
+class Training(NamedTuple):
+    """
+    A finished training.
+
+    Attributes
+    ----------
+    autoencoder : LeakageAutoencoder
+        Weights of the best epoch.
+    history : list of dict
+        Epoch, both losses and separation at each check.
+    best_epoch : int
+        Epoch of the weights.
+    """
+
+    autoencoder: LeakageAutoencoder
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+def fit_autoencoder(
+    training: Curves,
+    validation: Curves,
+    options: TrainingOptions,
+    report: Callable[[int, str], None] = lambda _epoch, _text: None,
+) -> Training:
+    """
+    Fit the autoencoder by the mean absolute error.
+
+    The validation loss alone must not choose the epoch: it still falls when the network begins
+    to reconstruct leaking voxels, which it must not. The epoch kept is the one whose residual
+    best separates leaking voxels in simulated series that are not learnt from.
+
+    Parameters
+    ----------
+    training, validation : Curves
+        Normal-appearing voxels.
+    options : TrainingOptions
+        Settings.
+    report : callable
+        Is told each epoch and the outcome of its check.
+
+    Returns
+    -------
+    Training
+        Best weights and history.
+    """
+    torch.manual_seed(options.seed)
+    autoencoder = LeakageAutoencoder()
+    best = deepcopy(autoencoder.state_dict())
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=options.learning_rate)
+    stop = EarlyStop(options.patience, min_change=0.0)
+    checks = check_series()
+    history = []
+    for epoch in range(1, options.epochs + 1):
+        loss = _run_epoch(autoencoder, optimizer, training, options.batch)
+        if epoch % options.check_every == 0 or epoch == options.epochs:
+            found = {
+                'epoch': epoch,
+                'training_loss': loss,
+                'validation_loss': _loss(autoencoder, validation),
+                'separation': separation(autoencoder, checks),
+            }
+            history.append({key: round(value, 7) for key, value in found.items()})
+            if stop.update(1.0 - found['separation']):
+                best = deepcopy(autoencoder.state_dict())
+            report(epoch, f'loss {loss:.5f}, separation {found["separation"]:.4f}')
+        if stop.reached:
+            break
+        report(epoch, '')
+    autoencoder.load_state_dict(best)
+    best_epoch = int(history[stop.best_epoch - 1]['epoch']) if stop.best_epoch else 0
+    return Training(autoencoder.eval().requires_grad_(requires_grad=False), history, best_epoch)
+
+
+def _run_epoch(
+    autoencoder: LeakageAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    curves: Curves,
+    batch: int,
+) -> float:
+    order = torch.randperm(len(curves.inputs))
+    total = torch.zeros(())
+    for chosen in order.split(batch):
+        loss = (autoencoder(curves.inputs[chosen]) - curves.targets[chosen]).abs().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach() * len(chosen)
+    return float(total) / len(order)
+
+
+def _loss(autoencoder: LeakageAutoencoder, curves: Curves) -> float:
+    if not len(curves.inputs):
+        return float('nan')
+    with torch.inference_mode():
+        return float((autoencoder(curves.inputs) - curves.targets).abs().mean())
+
+
+def train_simulated(
+    options: TrainingOptions,
+    report: Callable[[int, str], None] = lambda _epoch, _text: None,
+    *,
+    n_series: int = N_SERIES,
+    n_validation: int = N_VALIDATION_SERIES,
+) -> tuple[Training, dict[str, Any]]:
+    """
+    Train on simulated series, as the embedded weights are.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        Settings.
+    report : callable
+        Progress.
+    n_series, n_validation : int
+        Simulated series to learn from and to validate on.
+
+    Returns
+    -------
+    Training
+        The result.
+    dict
+        What it was trained on, for the card.
+    """
+    rng = seed_everything(options.seed)
+    training = simulated_curves(n_series, rng)
+    validation = simulated_curves(n_validation, rng)
+    source = {
+        'data': 'simulated curves of normal-appearing brain (extended Tofts model, spoiled '
+        'gradient echo, population arterial curve of Parker et al. varied)',
+        'series': n_series,
+        'curves': len(training.inputs),
+        'validation_series': n_validation,
+    }
+    return fit_autoencoder(training, validation, options, report), source
+
+
+def train_cohort(
+    samples: Sequence[CohortSample],
+    options: TrainingOptions,
+    report: Callable[[int, str], None] = lambda _epoch, _text: None,
+) -> tuple[Training, dict[str, Any]]:
+    """
+    Train on the tumour-free slices of a cohort.
+
+    Parameters
+    ----------
+    samples : sequence of CohortSample
+        One for each series.
+    options : TrainingOptions
+        Settings.
+    report : callable
+        Progress.
+
+    Returns
+    -------
+    Training
+        The result.
+    dict
+        What it was trained on, for the card.
+
+    Raises
+    ------
+    BadDataError
+        If there is no sample, or one without contrast agent.
+    """
+    if not samples:
+        raise BadDataError(
+            'No DCE series has a slice without tumour: add series or correct the masks.'
+        )
+    rng = seed_everything(options.seed)
+    chosen, held_out = split_patients(
+        [sample.patient for sample in samples], VALIDATION_FRACTION, rng
+    )
+    curves = [_sample_curves(sample, rng) for sample in samples]
+    empty = Curves(torch.zeros(0, 2 * LAYER_WIDTHS[1]), torch.zeros(0, 2 * LAYER_WIDTHS[1]))
+    training = _joined([curves[index] for index in chosen])
+    validation = _joined([curves[index] for index in held_out]) if held_out else empty
+    source = {
+        'data': 'slices without tumour of a cohort of DCE series',
+        'series': len(chosen),
+        'patients': len({samples[index].patient for index in chosen}),
+        'curves': len(training.inputs),
+        'validation_series': len(held_out),
+        'validation_patients': len({samples[index].patient for index in held_out}),
+    }
+    return fit_autoencoder(training, validation, options, report), source
+
+
+def _sample_curves(sample: CohortSample, rng: np.random.Generator) -> Curves:
+    count = min(len(sample.series), MAX_VOXELS_PER_SERIES)
+    voxels = np.sort(rng.permutation(len(sample.series))[:count])
+    return normal_curves(sample.series[voxels], sample.times_s)
+
+
+def _joined(parts: Sequence[Curves]) -> Curves:
+    return Curves(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def describe_model(
+    training: Training, source: dict[str, Any], options: TrainingOptions, sha256: str
+) -> dict[str, Any]:
+    """
+    Write the model card: method, training, honest measurements, inputs and outputs.
+
+    Parameters
+    ----------
+    training : Training
+        The result.
+    source : dict
+        What it was trained on.
+    options : TrainingOptions
+        Settings.
+    sha256 : str
+        Checksum of the weights.
+
+    Returns
+    -------
+    dict
+        Content of the card.
+    """
+    rows = run_trial(training.autoencoder)
+    return {
+        'name': ROOM,
+        'version': __version__,
+        'method': "Residual leakage and vascular signal: difference between a voxel's signal "
+        'enhancement curve and its reconstruction by an autoencoder of normal-appearing voxels',
+        'reference': 'doi:10.1148/ryai.240507',
+        'weights': {'file': WEIGHTS_FILE, 'sha256': sha256, 'licence': 'Apache-2.0'},
+        'trained': source
+        | {
+            'layers': list(LAYER_WIDTHS),
+            'loss': 'mean absolute error',
+            'optimizer': 'Adam',
+            'settings': asdict(options),
+            'vessels': f'curves above the {VASCULAR_QUANTILE} quantile of first-pass height of '
+            f'their series are learnt lowered by (limit / height)^{VASCULAR_POWER}, so that '
+            'vessels are under-predicted whatever the shape of the bolus',
+            'choice_of_epoch': 'best separation of leaking voxels in simulated series that are '
+            'not learnt from; the validation loss falls on when leaking voxels begin to be '
+            'reconstructed',
+            'best_epoch': training.best_epoch,
+            'history': training.history,
+        },
+        'measured': {
+            'on': 'independent simulated trial: other arterial curve, two-compartment exchange, '
+            f'other seeds, signal-to-noise ratio {TRIAL_SNR:g}, arrival estimated; not patients',
+            'score': 'RLS - RVS',
+            'lowest_auc_leak_vessel': round(min(row.leak_vessel for row in rows), 4),
+            'lowest_auc_leak_other': round(min(row.leak_other for row in rows), 4),
+            'protocols': [_rounded(row) for row in rows],
+        },
+        'inputs': {
+            'channels': ['signal enhancement ratio of one voxel'],
+            'frames': N_FRAMES,
+            'interval_s': INTERVAL_S,
+            'first_enhanced_frame': ARRIVAL_FRAME,
+            'spacing': 'any: voxels are independent',
+            'orientation': 'any',
+            'normalisation': '(SER - min SER) / 15, baseline frames 0, four ones appended',
+        },
+        'outputs': {'RLS': '%', 'RVS': '%'},
+        'limits': 'A series must cover 30 s or more after the bolus arrives.',
+    }
+
+
+def _rounded(row: TrialRow) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in row._asdict().items()}
+
+
+def save_model(
+    out: Path, training: Training, source: dict[str, Any], options: TrainingOptions
+) -> dict[str, Any]:
+    """
+    Write weights and card.
+
+    Parameters
+    ----------
+    out : Path
+        Folder, made if absent.
+    training : Training
+        The result.
+    source : dict
+        What it was trained on.
+    options : TrainingOptions
+        Settings.
+
+    Returns
+    -------
+    dict
+        The card.
+
+    Raises
+    ------
+    CannotCreateError
+        If the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(f'{out} cannot be created ({error.strerror}).') from error
+    checksum = save_weights(training.autoencoder.state_dict(), out / WEIGHTS_FILE)
+    card = describe_model(training, source, options, checksum)
+    write_card(out / CARD_FILE, card)
+    return card
+
+
+def main(argv: Sequence[str]) -> int:
+    """
+    Run ``neurolesion-tools train leakage``.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments after the room's name.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    chosen = _parser().parse_args(argv)
+    options = TrainingOptions(
+        epochs=chosen.epochs, learning_rate=chosen.learning_rate, seed=chosen.seed
+    )
+    # The sum of a matrix product depends on how many threads share it.
+    torch.set_num_threads(1)
+    with Progress() as progress:
+        task = progress.add_task('training', total=options.epochs)
+
+        def report(epoch: int, text: str) -> None:
+            progress.update(task, completed=epoch)
+            if text:
+                progress.console.print(f'epoch {epoch}: {text}', highlight=False)
+
+        if chosen.simulated:
+            training, source = train_simulated(options, report)
+        else:
+            from .cohort import load_cohort
+
+            training, source = train_cohort(
+                load_cohort(chosen.bids_dir, chosen.masks), options, report
+            )
+    card = save_model(chosen.out, training, source, options)
+    measured = card['measured']
+    print(
+        f'{chosen.out / WEIGHTS_FILE}: epoch {training.best_epoch}, lowest AUC of '
+        f'{len(measured["protocols"])} simulated protocols: leak against vessel '
+        f'{measured["lowest_auc_leak_vessel"]}, against all other tissue '
+        f'{measured["lowest_auc_leak_other"]}'
+    )
+    return ExitCode.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='neurolesion-tools train leakage',
+        description='Fit the autoencoder to normal-appearing voxels.',
+    )
+    parser.add_argument('bids_dir', type=Path, nargs='?', help='BIDS dataset with DCE series')
+    parser.add_argument('out', type=Path, help='folder for weights and card')
+    parser.add_argument('--masks', type=Path, help='derivatives dataset with tumour masks')
+    parser.add_argument('--simulated', action='store_true', help='train on simulated curves')
+    parser.add_argument('--epochs', type=int, default=TrainingOptions.epochs)
+    parser.add_argument('--learning-rate', type=float, default=TrainingOptions.learning_rate)
+    parser.add_argument('--seed', type=int, default=TrainingOptions.seed)
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
