@@ -95,6 +95,7 @@ def write_description(
         'BIDSVersion': BIDS_VERSION,
         'DatasetType': 'derivative',
         'License': raw.get('License') or 'n/a',
+        'Authors': raw.get('Authors') or [],
         'GeneratedBy': [tool],
         'SourceDatasets': [source],
         'DatasetLinks': {

@@ -93,6 +93,9 @@ class DerivativesSink(SimpleInterface):
             sidecar['SpatialReference'] = inputs.spatial_reference
         if output.entities['extension'] == '.nii.gz':
             sidecar.setdefault('SkullStripped', False)
+            if inputs.space:
+                index = inputs.space['res']
+                sidecar['Resolution'] = f'Grid of the template at its resolution index {index}'
         return sidecar | content['common'] | content[PER_OUTPUT].get(key, {})
 
     def _update_scans(self, spec: Spec, metrics: dict[str, Any], root: Path) -> None:

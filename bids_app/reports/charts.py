@@ -79,7 +79,7 @@ def make_scale(values: Sequence[float], start: float, stop: float, count: int = 
 
 
 def padded(values: Sequence[float]) -> list[float]:
-    """Leave some room at the ends of the values' range, but none below a range that starts at 0."""
+    """Leave room at the ends of the values' range, but none below one that starts at 0."""
     if not values:
         return []
     low, high = min(values), max(values)

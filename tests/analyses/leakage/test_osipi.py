@@ -253,11 +253,11 @@ def test_signal_to_concentration_matches_osipi(case, kind, shared_data, table):
 
 
 AIF_FILES = {
-    'GeorgiouAIF_ref': (georgiou_aif, 7, 60.0, 0.0),
-    'ParkerAIF_ref': (parker_aif, 11, 60.0, 0.0),
-    'ParkerAIF_ref_with_delay': (parker_aif, 9, 60.0, 0.0),
-    'preclinicalAIF_ref': (mcgrath_aif, 10, 1.0, 0.0),
-    'preclinicalAIF_ref_delay': (mcgrath_aif, 8, 1.0, 0.0),
+    'GeorgiouAIF_ref': (georgiou_aif, 7, 60.0),
+    'ParkerAIF_ref': (parker_aif, 11, 60.0),
+    'ParkerAIF_ref_with_delay': (parker_aif, 9, 60.0),
+    'preclinicalAIF_ref': (mcgrath_aif, 10, 1.0),
+    'preclinicalAIF_ref_delay': (mcgrath_aif, 8, 1.0),
 }
 
 
@@ -273,7 +273,7 @@ def aif_cases(folder: Path, name: str) -> dict[str, list[dict[str, str]]]:
     ('name', 'case'), [(name, case) for name, entry in AIF_FILES.items() for case in range(entry[1])]
 )
 def test_population_aif_matches_osipi(name, case, shared_data, table):
-    function, n_cases, seconds, _ = AIF_FILES[name]
+    function, n_cases, seconds = AIF_FILES[name]
     groups = aif_cases(shared_data / 'dce/osipi/PopulationAIF_DCE/data', name)
     assert len(groups) == n_cases
     label, rows = list(groups.items())[case]

@@ -1,9 +1,12 @@
 r"""
 Arterial delay: how much later the bolus reaches the tissue than the measured artery.
 
-The model is fitted for a few delays of the plasma curve; around each voxel's best one
-the step is halved until it is fine enough. All voxels that try the same delay are fitted
-together, so the cost grows with the number of delays, not with a loop over voxels.
+The model is fitted for delays of the plasma curve 0.5 s apart; around each voxel's best one
+the step is halved until it is fine enough. A finer delay is taken only where it lowers the
+residual sum of squares by more than one residual variance, the change that one standard
+error of the delay makes: below that noise decides, and fast flows trade against the delay.
+All voxels that try the same delay are fitted together, so the cost grows with the number of
+delays, not with a loop over voxels.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bids_app.analyses.leakage.model.tissue_models import shift_plasma
 
-FIRST_STEP_S = 1.0
+FIRST_STEP_S = 0.5
 LAST_STEP_S = 0.05
 
 Fit = TypeVar('Fit', bound=tuple[NDArray[np.floating], ...])
@@ -36,12 +39,13 @@ def _try_delay(
     rows: NDArray[np.intp],
     best: list[NDArray[np.floating]],
     delays: NDArray[np.float64],
+    allowed_share: float = 1.0,
 ) -> None:
-    """Fit some voxels at one delay and keep what beats their best so far."""
+    """Fit some voxels at one delay and keep what beats their best so far by enough."""
     everything = rows.size == tissue.shape[0]
     part = tissue if everything else tissue[rows]
     trial = fit(part, shift_plasma(plasma, times_s, delay), times_s)
-    better = trial[-1] < best[-1][rows]
+    better = trial[-1] < allowed_share * best[-1][rows]
     winners = rows[better]
     for kept, new in zip(best, trial, strict=True):
         kept[winners] = new[better]
@@ -75,7 +79,7 @@ def fit_with_delay(
     Returns
     -------
     DelayedFit
-        The fit's own named tuple and ``delay_s`` of each voxel, to 0.05 s. A single mean curve
+        The fit's own named tuple and ``delay_s`` of each voxel, to 0.05 s where noise allows. A single mean curve
         (shape (1, n_times)) gives the delay of a whole series.
 
     Examples
@@ -100,13 +104,16 @@ def fit_with_delay(
     for delay in coarse[1:]:
         _try_delay(fit, tissue, curve, times_s, float(delay), everyone, best, delays)
     step = (high - low) / (2.0 * (count - 1))
+    allowed_share = 1.0 - 1.0 / max(tissue.shape[1], 2)
     while step > LAST_STEP_S / 2.0:
         for side in (-step, step):
             candidates = np.round(np.clip(delays + side, low, high), 6)
             for delay in np.unique(candidates):
                 rows = np.flatnonzero((candidates == delay) & (delays != delay))
                 if rows.size:
-                    _try_delay(fit, tissue, curve, times_s, float(delay), rows, best, delays)
+                    _try_delay(
+                        fit, tissue, curve, times_s, float(delay), rows, best, delays, allowed_share
+                    )
         step /= 2.0
     maker: Any = type(first)
     return DelayedFit(maker(*best), delays)

@@ -1,8 +1,8 @@
 """The autoencoder whose reconstruction says how a normal voxel would have enhanced."""
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class LeakageAutoencoder(nn.Module):
 
 def _layers(widths: tuple[int, ...], last: nn.Module) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(NEGATIVE_SLOPE)]
     return [*layers[:-1], last]
 

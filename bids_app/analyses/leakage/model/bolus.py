@@ -117,7 +117,7 @@ def _usable_sample(series: 'NDArray[np.floating]') -> 'NDArray[np.float64]':
     with np.errstate(invalid='ignore'):
         usable = np.isfinite(sample).all(axis=1) & (np.median(sample, axis=1) > 0)
         usable &= np.ptp(sample, axis=1) > 0
-    return sample[usable]
+    return np.asarray(sample[usable])
 
 
 def _sigma(curve: 'NDArray[np.float64]') -> float:

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bids_app.analyses.leakage.model.fit_results import ExchangeFit, Series, fit_chunks
-from bids_app.analyses.leakage.model.linear_exchange_fits import MAX_FP
-from bids_app.analyses.leakage.model.nonlinear_fits import MAX_PS
+from bids_app.analyses.leakage.model.nonlinear_fits import MAX_FP, MAX_PS
 from bids_app.analyses.leakage.model.rate_grid import (
     NEIGHBOURS,
     RateGrid,

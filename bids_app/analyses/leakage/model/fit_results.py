@@ -1,6 +1,5 @@
 """Results of kinetic fits, and the walk through a series that all fits share."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 CHUNK_VALUES = 1 << 18
 CHUNK_VALUES_CPU = 1 << 20
 CHUNK_VALUES_GPU = 1 << 24
+MIN_CHUNK_VOXELS = 1024
 
 FloatMap = NDArray[np.floating]
 Series = NDArray[np.generic] | torch.Tensor
@@ -218,9 +218,12 @@ def fit_chunks(
     [[ 5. 25.]]
     """
     writer = MapWriter(tissue, count)
-    on_cpu = device.type == 'cpu'
-    size = max(1, (CHUNK_VALUES_CPU if on_cpu else CHUNK_VALUES_GPU) // max(width, 1))
     n_voxels = tissue.shape[0]
+    on_cpu = device.type == 'cpu'
+    threads = torch.get_num_threads() if on_cpu else 1
+    budget = CHUNK_VALUES_CPU if on_cpu else CHUNK_VALUES_GPU
+    share = max(-(-n_voxels // threads), MIN_CHUNK_VOXELS)
+    size = max(1, min(budget // max(width, 1), share))
     chunks = [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
 
     def one_chunk(voxels: slice) -> None:
@@ -228,18 +231,17 @@ def fit_chunks(
         for row, result in enumerate(fit(values, energy)):
             writer.put(row, voxels, result.cpu().numpy())
 
-    threads = min(torch.get_num_threads(), len(chunks), os.cpu_count() or 1) if on_cpu else 1
-    if threads <= 1:
+    if not on_cpu:
         for chunk in chunks:
             one_chunk(chunk)
         return writer.maps
     # One thread per chunk, and none inside the operations: on a busy machine torch's own
     # threads wait for each other at every small operation, which was measured 20 times slower.
-    before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for _ in pool.map(one_chunk, chunks):
                 pass
     finally:
-        torch.set_num_threads(before)
+        # The worker's call also sets what threads started later get.
+        torch.set_num_threads(threads)
     return writer.maps

@@ -164,7 +164,9 @@ def fit_2cum_linear(
         uptake = np.maximum(solution[:, 2] * peak / rate, 0.0)
         exchange = flow * uptake / np.maximum(flow - uptake, TINY)
         writer.put(0, rows, flow * ML_PER_100ML)
-        exchange = np.clip(np.where(uptake < flow, exchange, MAX_KTRANS), 0.0, MAX_KTRANS)
+        # All uptake and no washout leaves only a lower limit of PS.
+        bound = np.where(flow > 0.0, MAX_KTRANS, 0.0)
+        exchange = np.clip(np.where(uptake < flow, exchange, bound), 0.0, MAX_KTRANS)
         writer.put(1, rows, exchange)
         writer.put(2, rows, np.clip((flow + exchange) / rate, 0.0, 1.0))
         writer.put(3, rows, linear_residual(design, solution, scaled, peak))

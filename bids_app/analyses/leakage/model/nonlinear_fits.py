@@ -46,6 +46,7 @@ KEP_RANGE = (1e-3, 20.0)
 VE_RANGE = (0.01, 1.0)
 LOWEST_UPTAKE_RATE = 0.02
 MAX_PS = 10.0
+MAX_FP = 1000.0
 UNLIMITED = 1e6
 # The search visits every second grid point; the refinement sees all.
 SEARCH_STRIDE = 2
@@ -415,7 +416,7 @@ def fit_2cum(
     Returns
     -------
     UptakeFit
-        ``fp`` (mL/100mL/min), ``ps`` (1/min, at most 10) and ``vp`` (at most 1) of the
+        ``fp`` (mL/100mL/min, at most 1000), ``ps`` (1/min, at most 10) and ``vp`` (at most 1) of the
         least-squares solution with all three >= 0, and its residual sum of squares. A voxel with
         a value that is not finite gives 0.
 
@@ -438,8 +439,13 @@ def fit_2cum(
     retained = cumulative_integral(plasma, times_s) / SECONDS_PER_MINUTE
     problem = _make_problem(grid, retained, (0.0, UNLIMITED), place)
     uptake, washed, rate, residual = _fit_one_rate(tissue, problem, place)
-    flow = uptake + washed
+    # In float64: products of float32 maps of huge voxels would overflow.
+    kind = uptake.dtype
+    uptake, washed, rate = (values.astype(np.float64) for values in (uptake, washed, rate))
+    flow = np.minimum(uptake + washed, np.finfo(np.float32).max)
     # fp E / (1 - E); where nothing washes out PS is only known to exceed fp, hence the bound.
-    ps = np.minimum(flow * uptake / np.maximum(washed, flow * uptake / MAX_PS + TINY), MAX_PS)
+    extracted = uptake / np.maximum(washed, TINY)
+    ps = np.minimum(np.minimum(extracted, UNLIMITED) * np.minimum(flow, UNLIMITED), MAX_PS)
     vp = np.minimum((flow + ps) / rate, 1.0)
-    return UptakeFit(flow * ML_PER_100ML, ps, vp, residual)
+    fp = np.minimum(flow * ML_PER_100ML, MAX_FP)
+    return UptakeFit(fp.astype(kind), ps.astype(kind), vp.astype(kind), residual)

@@ -123,11 +123,11 @@ def draw_protocol(
     Protocol
         The acquisition; the bolus arrives within the interval before its first enhanced frame.
     """
-    step_s = float(np.exp(rng.uniform(*np.log(interval_s))))
+    step_s = float(np.exp(rng.uniform(*_logs(interval_s))))
     frame = int(rng.integers(arrival_frame[0], arrival_frame[1] + 1))
-    count = int(np.exp(rng.uniform(*np.log(n_frames))))
+    count = int(np.exp(rng.uniform(*_logs(n_frames))))
     return Protocol(
-        times_s=step_s * np.arange(max(count, frame + MIN_FRAMES_AFTER)),
+        times_s=np.float64(step_s) * np.arange(max(count, frame + MIN_FRAMES_AFTER)),
         arrival_s=step_s * (frame - float(rng.uniform(0.05, 0.95))),
         tr_s=float(rng.uniform(0.003, 0.010)),
         flip_angle_deg=float(rng.uniform(9.0, 30.0)),
@@ -161,13 +161,13 @@ def draw_plasma(
     plasma = np.asarray(parker_aif(since_s * speed, 0.0), dtype=np.float64)
     plasma[times_s <= arrival_s] = 0.0
     slow_share = rng.uniform(SLOW_SHARE, 1.0)
-    fast_s = np.exp(rng.uniform(*np.log(FAST_CLEARANCE_S)))
+    fast_s = np.exp(rng.uniform(*_logs(FAST_CLEARANCE_S)))
     plasma *= slow_share + (1.0 - slow_share) * np.exp(-since_s / fast_s)
     first_pass = np.exp(-((since_s * speed / FIRST_PASS_S) ** 4))
     plasma *= 1.0 + rng.uniform(*FIRST_PASS_GAIN) * first_pass
     clearance_per_min = rng.uniform(-0.05, 0.12)
     plasma *= rng.uniform(0.3, 1.5) * np.exp(-clearance_per_min * since_s / SECONDS_PER_MINUTE)
-    dispersion_s = np.exp(rng.uniform(*np.log(DISPERSION_S)))
+    dispersion_s = np.exp(rng.uniform(*_logs(DISPERSION_S)))
     return _dispersed(plasma, times_s, dispersion_s)
 
 
@@ -205,7 +205,7 @@ def simulate_signals(
     plasma = shift_plasma(plasma, fine_s, float(rng.uniform(0.0, tissue.delay_s)))
     plasma = _dispersed(plasma, fine_s, float(rng.uniform(*tissue.transit_s)))
     ktrans, vp, ve = (
-        np.exp(rng.uniform(*np.log(limits), size=count))
+        np.exp(rng.uniform(*_logs(limits), size=count))
         for limits in (tissue.ktrans, tissue.vp, tissue.ve)
     )
     concentration = _frame_means(
@@ -223,6 +223,10 @@ def simulate_signals(
     sigma = signal[:, :1] / (protocol.snr * np.exp(rng.normal(0.0, 0.2, size=(count, 1))))
     noisy = signal + sigma * rng.standard_normal(signal.shape)
     return np.asarray(noisy, dtype=np.float32)
+
+
+def _logs(limits: tuple[float, float]) -> tuple[float, float]:
+    return float(np.log(limits[0])), float(np.log(limits[1]))
 
 
 def fine_times(protocol: Protocol) -> 'NDArray[np.float64]':

@@ -117,7 +117,7 @@ def plan_resampling(times_s: 'NDArray[np.floating]', arrival: BolusArrival) -> R
         measured = np.ones(N_FRAMES, dtype=bool)
         description = _describe(times, arrival, measured, 'none')
         return Resampling(None, times, measured, arrival, description)
-    wanted = INTERVAL_S * np.arange(N_FRAMES)
+    wanted = INTERVAL_S * np.arange(N_FRAMES, dtype=np.float64)
     if _has_base_interval(times):
         wanted += times[0] + INTERVAL_S * (arrival.frame - ARRIVAL_FRAME)
         method = 'shift by whole frames'

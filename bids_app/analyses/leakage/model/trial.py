@@ -26,6 +26,7 @@ VOXELS_PER_KIND: Final = 300
 FINE_STEP_S: Final = 0.5
 R1_PER_MM_S: Final = 4.3
 TRIAL_SEED: Final = 1000
+NORMAL_PERCENTILE: Final = 99.0
 
 TRIAL_PROTOCOLS: Final[tuple[tuple[float, int, int], ...]] = (
     (2.0, 130, 16),
@@ -107,6 +108,8 @@ class TrialRow(NamedTuple):
     leak_vessel, leak_other : float
         Area under the ROC curve of RLS - RVS: leaking voxels against vessels, and against all
         other voxels.
+    normal_rls : float
+        99th percentile of RLS in voxels that do not leak, in %.
     """
 
     interval_s: float
@@ -115,6 +118,7 @@ class TrialRow(NamedTuple):
     estimated_frame: int
     leak_vessel: float
     leak_other: float
+    normal_rls: float
 
 
 def trial_series(
@@ -147,7 +151,7 @@ def trial_series(
     TrialSeries
         Signals and truth.
     """
-    times_s = interval_s * np.arange(n_frames)
+    times_s = np.float64(interval_s) * np.arange(n_frames)
     fine_s = np.arange(0.0, times_s[-1] + 1.0, FINE_STEP_S)
     onset_s = interval_s * (arrival_frame - float(rng.uniform(0.05, 0.95)))
     plasma = _plasma(fine_s - onset_s, rng)
@@ -155,7 +159,7 @@ def trial_series(
     signals = []
     for name, tissue in TRIAL_TISSUES.items():
         vp = rng.uniform(*tissue.vp, count)
-        ps = np.exp(rng.uniform(*np.log(tissue.ps), count))
+        ps = np.exp(rng.uniform(np.log(tissue.ps[0]), np.log(tissue.ps[1]), count))
         ve = rng.uniform(0.1, 0.5, count)
         flow = 100.0 * vp / (rng.uniform(3.0, 7.0, count) / 60.0)
         fine = vp[:, None] * plasma
@@ -210,6 +214,7 @@ def run_trial(
                 arrival.frame,
                 roc_area(score[leak], score[vessel]),
                 roc_area(score[leak], score[~leak]),
+                float(np.percentile(residual.rls[~leak], NORMAL_PERCENTILE)),
             )
         )
     return rows

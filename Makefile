@@ -1,0 +1,48 @@
+# make demo and make test work on a machine with Python 3.11, make and git.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo_data
+READY := $(VENV)/.ready
+
+# The thread pools of a test's libraries would fight over the cores that xdist already fills.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lint lock clean
+
+help:
+	@echo "make demo   phantom dataset through the participant and group levels"
+	@echo "make test   the whole test suite"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $(READY)
+
+demo: setup
+	$(BIN)/neurolesion-tools demo $(DEMO)
+	$(BIN)/neurolesion $(DEMO)/bids $(DEMO)/derivatives participant -w $(DEMO)/work \
+	    --output-spaces MNI152NLin2009aSym:res-2
+	$(BIN)/neurolesion $(DEMO)/bids $(DEMO)/derivatives group
+	@echo "Open $(CURDIR)/$(DEMO)/derivatives/sub-01.html and group.html beside it."
+
+test: setup
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell bids_app tests benchmarks docs derivatives_spec templates/reports *.md
+
+# Run in a fresh environment after a change of pyproject.toml.
+lock: setup
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info

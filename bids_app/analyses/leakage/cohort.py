@@ -1,0 +1,208 @@
+"""DCE series of a BIDS dataset, for training and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import nibabel as nib
+import numpy as np
+
+from ...compute.images import Frames, read_image, read_mask, read_volume
+from ...config import RunConfig
+from ...errors import BadDataError, MissingInputError
+from ...inputs.collect import BidsImage, collect_inputs, find_user_mask
+from ...inputs.timing import DceTiming, dce_timing
+from ...prep.brainmask import mask_by_intensity
+from . import ANALYSIS
+from .train import CohortSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MASK_ENDS: Final = ('_mask.nii.gz', '_mask.nii', '_dseg.nii.gz', '_dseg.nii')
+NOT_TUMOUR: Final = ('desc-brain_', 'label-AIF_', 'desc-AIF_')
+
+
+@dataclass(frozen=True)
+class DceSeries:
+    """
+    One DCE series and its brain mask.
+
+    Attributes
+    ----------
+    patient : str
+        Label of the subject.
+    image : BidsImage
+        File and metadata.
+    nifti : Nifti1Image
+        The image.
+    frames : Frames
+        Its volumes.
+    timing : DceTiming
+        Times of the frames, repetition time and flip angle.
+    brain : ndarray of bool, shape (x, y, z)
+        The user's mask, else one by intensity.
+    aif_mask : ndarray of bool, shape (x, y, z), or None
+        The user's artery.
+    """
+
+    patient: str
+    image: BidsImage
+    nifti: nib.Nifti1Image
+    frames: Frames
+    timing: DceTiming
+    brain: np.ndarray
+    aif_mask: np.ndarray | None
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """Time of each frame since the first, in s."""
+        return np.asarray(self.timing.times_s)
+
+
+def iterate_series(bids_dir: Path, derivatives: tuple[Path, ...] = ()) -> Iterator[DceSeries]:
+    """
+    Open the DCE series of a dataset one after the other.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the raw dataset.
+    derivatives : tuple of Path
+        Derivatives datasets searched for brain and artery masks.
+
+    Yields
+    ------
+    DceSeries
+        Of every subject, session and run.
+
+    Raises
+    ------
+    NothingSelectedError
+        If the dataset has no DCE series.
+    BadDataError
+        If an image or its timing is wrong.
+    """
+    run = RunConfig(bids_dir=bids_dir, output_dir=bids_dir, derivatives=derivatives)
+    for inputs in collect_inputs(run, {'dce': ANALYSIS.queries['dce']}):
+        for image in inputs.images['dce']:
+            yield _open(inputs.subject, image, run)
+
+
+def _open(patient: str, image: BidsImage, run: RunConfig) -> DceSeries:
+    nifti = read_image(image.path)
+    if len(nifti.shape) != 4:
+        raise BadDataError(
+            f'{image.path} has {len(nifti.shape)} dimensions where a DCE series has 4.'
+        )
+    zooms = nifti.header.get_zooms()
+    timing = dce_timing(
+        image.metadata,
+        image.path,
+        nifti.shape[3],
+        float(zooms[3]),
+        nifti.header.get_xyzt_units()[1],
+    )
+    frames = Frames(nifti)
+    baseline = np.mean(frames[:3], axis=0)
+    own = find_user_mask(image, run, ('desc-brain_mask',))
+    brain = (
+        read_mask(own, nifti) if own else mask_by_intensity(baseline, np.asarray(zooms[:3], float))
+    )
+    artery = find_user_mask(image, run, ('label-AIF_mask', 'desc-AIF_mask'))
+    return DceSeries(
+        patient,
+        image,
+        nifti,
+        frames,
+        timing,
+        brain & (baseline > 0),
+        read_mask(artery, nifti) if artery else None,
+    )
+
+
+def load_cohort(bids_dir: Path, masks: Path | None) -> list[CohortSample]:
+    """
+    Load the slices without tumour of all DCE series.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        Root of the raw dataset.
+    masks : Path or None
+        Derivatives dataset with tumour masks or labels on the grid of each series; None where
+        no subject has a tumour.
+
+    Returns
+    -------
+    list of CohortSample
+        One for each series that has a slice without tumour.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no such derivatives dataset, or a series has no mask in it.
+    BadDataError
+        If a mask lies on another grid.
+    """
+    if masks is not None and not masks.is_dir():
+        raise MissingInputError(f'{masks} is not a folder: correct --masks.')
+    samples = []
+    for series in iterate_series(bids_dir, () if masks is None else (masks,)):
+        inside = series.brain
+        if masks is not None:
+            inside = inside & tumour_free_slices(_tumour(series, bids_dir, masks), series.nifti)
+        if inside.any():
+            samples.append(
+                CohortSample(series.patient, series.frames.curves(inside), series.times_s)
+            )
+    return samples
+
+
+def tumour_free_slices(tumour: np.ndarray, image: nib.Nifti1Image) -> np.ndarray:
+    """
+    Mark the axial slices that no tumour touches.
+
+    Parameters
+    ----------
+    tumour : ndarray of bool, shape (x, y, z)
+        Tumour mask.
+    image : Nifti1Image
+        Image of that grid, in any orientation.
+
+    Returns
+    -------
+    ndarray of bool, shape (x, y, z)
+        True in slices without tumour.
+    """
+    codes = nib.aff2axcodes(image.affine)
+    axis = next(index for index, code in enumerate(codes) if code in 'SI')
+    others = tuple(index for index in range(3) if index != axis)
+    free = ~tumour.any(axis=others, keepdims=True)
+    return np.broadcast_to(free, tumour.shape)
+
+
+def _tumour(series: DceSeries, bids_dir: Path, masks: Path) -> np.ndarray:
+    path = series.image.path
+    folder = masks / path.parent.relative_to(bids_dir)
+    found = [
+        mask
+        for mask in sorted(folder.glob(f'{series.image.stem}*'))
+        if mask.name.endswith(MASK_ENDS) and not any(part in mask.name for part in NOT_TUMOUR)
+    ]
+    if not found:
+        raise MissingInputError(
+            f'{path} has no tumour mask in {folder}: add '
+            f'{series.image.stem}_label-tumor_mask.nii.gz, all zero where there is no tumour.'
+        )
+    tumour = np.zeros(series.brain.shape, dtype=bool)
+    for mask in found:
+        image, data = read_volume(mask)
+        if data.shape != tumour.shape or not np.allclose(
+            image.affine, series.nifti.affine, atol=1e-2
+        ):
+            raise BadDataError(f'{mask} lies on another grid than {path}: resample it.')
+        tumour |= data > 0.5
+    return tumour
