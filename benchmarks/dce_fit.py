@@ -6,18 +6,21 @@ the signal to concentration first (that time is counted for ours), dcmri fits th
 Peers fit the first voxels only and are scaled to 1000; the error in Ktrans is over those same
 voxels for all. The peers are given the true baseline T1, relaxivity, haematocrit and plasma
 curve, as we are. The loop's model is compiled (``scipy.signal.lfilter``) and the same exact
-convolution as ours. Run: ``python benchmarks/dce_fit.py``.
+convolution as ours; with our bounds it solves our problem, without bounds an easier one, shown
+for comparison only. Run: ``python benchmarks/dce_fit.py``.
 """
 
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 
 import dcmri
 import numpy as np
 import torch
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.signal import lfilter
 
 from bids_app.analyses.leakage.model.aif import parker_aif
@@ -28,15 +31,15 @@ from bids_app.analyses.leakage.model.relaxation import (
 )
 
 DT_S, N_TIMES, ARRIVAL_FRAME = 4.0, 60, 5
-TR_S, FLIP_ANGLE_DEG, R1, T10_S, M0, HEMATOCRIT = 0.005, 15.0, 4.5, 1.2, 1000.0, 0.42
+# Repetition time and flip angle of the QIBA digital reference object.
+TR_S, FLIP_ANGLE_DEG, R1, T10_S, M0, HEMATOCRIT = 0.005, 30.0, 4.5, 1.2, 1000.0, 0.42
 BASELINE_SNR = 50.0
-REQUIRED = {'curve_fit': 300.0, 'dcmri': 1000.0}
+REQUIRED = {'curve_fit loop, bounded': 300.0, 'dcmri': 1000.0}
 BLOCK = 20_000
-Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def simulate(n_voxels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Times, plasma, float32 signals and the true Ktrans."""
+    """Make times, plasma, float32 signals and the true Ktrans."""
     rng = np.random.default_rng(2024)
     times = np.arange(N_TIMES) * DT_S
     plasma = parker_aif(times, times[ARRIVAL_FRAME] - 1.0, HEMATOCRIT)
@@ -127,6 +130,7 @@ def main() -> int:
     parser.add_argument('--peer-voxels', type=int, default=300, help='voxels that peers fit')
     parser.add_argument('--repeats', type=int, default=3, help='our best of so many runs counts')
     args = parser.parse_args()
+    warnings.simplefilter('ignore', OptimizeWarning)
     times, plasma, signal, truth = simulate(args.voxels)
     few = slice(0, args.peer_voxels)
     threads = torch.get_num_threads()
@@ -137,18 +141,25 @@ def main() -> int:
         name = f'neurolesion, {count} thread{"s" if count > 1 else ""}'
         rows.append((name, args.voxels, seconds, ktrans[few]))
     peers: list[tuple[str, Callable[[], np.ndarray]]] = [
-        ('curve_fit loop, trf, bounded', lambda: fit_loop(times, plasma, signal[few], bounded=True)),
-        ('curve_fit loop, lm, no bounds', lambda: fit_loop(times, plasma, signal[few], bounded=False)),
-        (f'dcmri {dcmri.__version__ if hasattr(dcmri, "__version__") else ""} Tissue HF',
-         lambda: fit_dcmri(times, plasma, signal[few])),
+        (
+            'curve_fit loop, bounded (trf)',
+            lambda: fit_loop(times, plasma, signal[few], bounded=True),
+        ),
+        (
+            'curve_fit loop, unbounded (lm)',
+            lambda: fit_loop(times, plasma, signal[few], bounded=False),
+        ),
+        (f'dcmri {version("dcmri")} Tissue HF', lambda: fit_dcmri(times, plasma, signal[few])),
     ]
     for name, task in peers:
         seconds, ktrans = timed(task, 1)
         rows.append((name, args.peer_voxels, seconds, ktrans))
     print(__doc__.strip(), end='\n\n')
     ours_ms = rows[0][2] / rows[0][1] * 1e6
-    print(f'{"method":34s}{"voxels":>9s}{"s":>9s}{"ms / 1000":>12s}{"ratio":>9s}'
-          f'{"median |err|":>14s}{"RMSE":>9s}   (Ktrans, 1/min)')
+    print(
+        f'{"method":34s}{"voxels":>9s}{"s":>9s}{"ms / 1000":>12s}{"ratio":>9s}'
+        f'{"median |err|":>14s}{"RMSE":>9s}   (Ktrans, 1/min)'
+    )
     failed = False
     ours_error = np.abs(rows[0][3] - truth[few])
     for name, voxels, seconds, ktrans in rows:
@@ -156,13 +167,17 @@ def main() -> int:
         error = error[np.isfinite(error)]
         per_thousand = seconds / voxels * 1e6
         ratio = per_thousand / ours_ms
-        print(f'{name:34s}{voxels:9d}{seconds:9.3f}{per_thousand:12.2f}{ratio:9.0f}'
-              f'{np.median(error):14.5f}{np.sqrt(np.mean(error**2)):9.5f}')
+        print(
+            f'{name:34s}{voxels:9d}{seconds:9.3f}{per_thousand:12.2f}{ratio:9.0f}'
+            f'{np.median(error):14.5f}{np.sqrt(np.mean(error**2)):9.5f}'
+        )
         for peer, required in REQUIRED.items():
             if name.startswith(peer):
                 failed |= ratio < required or np.median(ours_error) > 1.01 * np.median(error)
-    print(f'\nrequired: {REQUIRED} times faster, median Ktrans error no larger (1 %): '
-          f'{"MISSED" if failed else "met"}')
+    print(
+        f'\nrequired: {REQUIRED} times faster, median Ktrans error no larger (1 %): '
+        f'{"MISSED" if failed else "met"}'
+    )
     return int(failed)
 
 

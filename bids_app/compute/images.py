@@ -29,6 +29,15 @@ GZIP_LEVEL = 1
 FRAME_BLOCK = 16
 
 
+_BAD_GZIP = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
+_NO_NIFTI = (
+    nib.spatialimages.HeaderDataError,
+    nib.filebasedimages.ImageFileError,
+    nib.wrapstruct.WrapStructError,
+    ValueError,
+)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """
@@ -94,15 +103,11 @@ def read_image(path: Path) -> nib.Nifti1Image:
         _check_length(image, len(content), path)
     except FileNotFoundError as error:
         raise MissingInputError(f'{path} does not exist.') from error
-    except (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile) as error:
+    except _BAD_GZIP as error:
         raise BadDataError(
             f'{path} is a truncated or damaged gzip file: copy it again from its source.'
         ) from error
-    except (
-        nib.spatialimages.HeaderDataError,
-        nib.filebasedimages.ImageFileError,
-        ValueError,
-    ) as error:
+    except _NO_NIFTI as error:
         raise BadDataError(f'{path} is not a readable NIfTI file ({error}).') from error
     except OSError as error:
         raise InputOutputError(f'{path} cannot be read ({error.strerror or error}).') from error
@@ -111,7 +116,7 @@ def read_image(path: Path) -> nib.Nifti1Image:
 
 def _check_length(image: nib.Nifti1Image, length: int, path: Path) -> None:
     header = image.header
-    expected = int(header['vox_offset']) + int(
+    expected = int(image.dataobj.offset) + int(
         np.prod(header.get_data_shape(), dtype=np.int64) * header.get_data_dtype().itemsize
     )
     if length < expected:
@@ -142,7 +147,7 @@ def read_header(path: Path) -> nib.Nifti1Header:
         return kind.from_fileobj(io.BytesIO(block))
     except FileNotFoundError as error:
         raise MissingInputError(f'{path} does not exist.') from error
-    except (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile) as error:
+    except _BAD_GZIP as error:
         raise BadDataError(
             f'{path} is a truncated or damaged gzip file: copy it again from its source.'
         ) from error

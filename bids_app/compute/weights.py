@@ -198,7 +198,8 @@ def _load_foreign(path: Path) -> dict[str, Tensor]:
 
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    # A file that is no pickle fails in whatever way its first bytes lead to.
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise BadDataError(
             f'{path} holds no plain weights: save a state dict, or convert it to safetensors.'
         ) from error

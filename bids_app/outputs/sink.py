@@ -17,7 +17,6 @@ from nipype.interfaces.base import (
     Directory,
     File,
     InputMultiObject,
-    OutputMultiObject,
     SimpleInterface,
     TraitedSpec,
     isdefined,
@@ -47,7 +46,7 @@ class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
 
 
 class _DerivativesSinkOutputSpec(TraitedSpec):
-    out_files = OutputMultiObject(File(exists=True), desc='files in the derivatives dataset')
+    out_files = traits.List(File(exists=True), desc='files in the derivatives dataset')
 
 
 class DerivativesSink(SimpleInterface):

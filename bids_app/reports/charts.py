@@ -69,7 +69,7 @@ def make_scale(values: Sequence[float], start: float, stop: float, count: int = 
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high - low < 1e-9 * max(abs(high), abs(low), 1e-6):
         margin = abs(high) * 0.1 or 1.0
-        low, high = low - margin, high + margin
+        low, high = (low if low == 0 else low - margin), high + margin
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)

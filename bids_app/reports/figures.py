@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,9 +36,22 @@ SLICES = 12
 CHECK_SLICES = 6
 TISSUE_COLOR = '#ff8c1a'
 
-# A page with many sessions gets coarser pictures, so that it stays within some 8 MB.
-FINE, COARSE = 1.6, 1.0
-MANY_MOSAICS = 40
+# Picture pixels per CSS pixel. Bytes grow with its square and with the number of mosaics: 22 of
+# them at 1.6, whole heads with noise, took 6.1 MB.
+FINE, COARSE = 1.6, 0.8
+MOSAIC_BUDGET = 68.0
+
+
+def fitting_ratio(count: int) -> float:
+    """
+    Resolution at which a page with so many mosaics stays within some 8 MB.
+
+    Examples
+    --------
+    >>> fitting_ratio(11), fitting_ratio(68), fitting_ratio(1000)
+    (1.6, 1.0, 0.8)
+    """
+    return max(COARSE, min(FINE, math.sqrt(MOSAIC_BUDGET / max(count, 1))))
 
 
 @dataclass(frozen=True)
@@ -206,7 +220,7 @@ def template_checks(room: RoomRun, pixel_ratio: float) -> Iterator[FigureView]:
         missing = '' if contours else ' The template is not on this machine: no contours drawn.'
         yield FigureView(
             f'Registration to {name}',
-            f'{item.output.title} in template space with the edges of the template.{missing} '
+            f'The registered image with the edges of the template.{missing} '
             'They should follow the outer edge of the brain and of its white matter.',
             f'{item.output.title} in {name} with contours of the template. '
             f'{convention_text(mosaic)}.',

@@ -152,7 +152,8 @@ def _strip(
     names: list[str],
     pages: dict[str, str],
 ) -> StripChart:
-    y = make_scale(padded([value for _, value in points]), HEIGHT - BOTTOM, TOP, 4)
+    # The lowest dot keeps clear of the groups' names.
+    y = make_scale(padded([value for _, value in points]), HEIGHT - BOTTOM - DOT_STEP, TOP, 4)
     room = (WIDTH - PLOT_LEFT - PLOT_RIGHT) / len(names)
     centres = {name: PLOT_LEFT + (index + 0.5) * room for index, name in enumerate(names)}
     dots: list[Dot] = []

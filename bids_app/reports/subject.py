@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .charts import LineChart, line_charts
 from .collect import NATIVE, RoomRun, Session, Written, bare_label, collect_subject
-from .figures import COARSE, FINE, MANY_MOSAICS, FigureView, room_figures, template_checks
+from .figures import FigureView, fitting_ratio, room_figures, template_checks
 from .page import markdown, write_page
 from .runlog import RunLog, read_run_log
 
@@ -33,6 +33,8 @@ _FIELD_UNITS = {
     'BolusArrivalTime': 's',
     'ContrastRelaxivity': '1/(mM s)',
     'LeakageThreshold': '%',
+    'ModelFrameInterval': 's',
+    'BloodT10': 's',
 }
 """Units of sidecar fields, which BIDS leaves to the field's definition."""
 
@@ -103,7 +105,7 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
     sessions = collect_subject(output_dir, subject)
     log = read_run_log(output_dir, subject)
     citation = output_dir / 'CITATION.md'
-    ratio = COARSE if _count_mosaics(sessions) > MANY_MOSAICS else FINE
+    ratio = fitting_ratio(_count_mosaics(sessions))
     views = [_session_view(session, ratio) for session in sessions]
     context = {
         'subject': subject,

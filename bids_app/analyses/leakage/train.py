@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,33 +13,25 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from ... import __version__
-from ...compute.training import EarlyStop, seed_everything, split_patients, write_card
-from ...compute.weights import save_weights
-from ...errors import BadDataError, CannotCreateError, ExitCode
+from ...compute.training import EarlyStop, seed_everything, split_patients
+from ...errors import BadDataError, ExitCode, UsageError
 from .model.autoencoder import LAYER_WIDTHS, LeakageAutoencoder
 from .model.curves import (
-    VASCULAR_POWER,
-    VASCULAR_QUANTILE,
     Curves,
     check_series,
     normal_curves,
     separation,
     simulated_curves,
 )
-from .model.timebase import ARRIVAL_FRAME, INTERVAL_S, N_FRAMES
-from .model.trial import TRIAL_SNR, TrialRow, run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ROOM: Final = 'leakage'
-WEIGHTS_FILE: Final = f'{ROOM}.safetensors'
-CARD_FILE: Final = f'{ROOM}.json'
 N_SERIES: Final = 500
 N_VALIDATION_SERIES: Final = 50
 VALIDATION_FRACTION: Final = 0.2
-DECIMALS: Final = 4
+CURVES_PER_EPOCH: Final = 150_000
+"""More curves do not make an epoch longer, or a large cohort would be checked too rarely."""
 MAX_VOXELS_PER_SERIES: Final = 20_000
 EMBEDDED_COMMAND: Final = 'neurolesion-tools train leakage --simulated OUT'
 
@@ -147,9 +139,10 @@ def fit_autoencoder(
             found = {
                 'epoch': epoch,
                 'training_loss': loss,
-                'validation_loss': _loss(autoencoder, validation),
                 'separation': separation(autoencoder, checks),
             }
+            if len(validation.inputs):
+                found['validation_loss'] = _loss(autoencoder, validation)
             history.append({key: round(value, 7) for key, value in found.items()})
             if stop.update(1.0 - found['separation']):
                 best = deepcopy(autoencoder.state_dict())
@@ -168,7 +161,7 @@ def _run_epoch(
     curves: Curves,
     batch: int,
 ) -> float:
-    order = torch.randperm(len(curves.inputs))
+    order = torch.randperm(len(curves.inputs))[:CURVES_PER_EPOCH]
     total = torch.zeros(())
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
@@ -181,8 +174,6 @@ def _run_epoch(
 
 
 def _loss(autoencoder: LeakageAutoencoder, curves: Curves) -> float:
-    if not len(curves.inputs):
-        return float('nan')
     with torch.inference_mode():
         return float((autoencoder(curves.inputs) - curves.targets).abs().mean())
 
@@ -265,7 +256,7 @@ def train_cohort(
         [sample.patient for sample in samples], VALIDATION_FRACTION, rng
     )
     curves = [_sample_curves(sample, rng) for sample in samples]
-    empty = Curves(torch.zeros(0, 2 * LAYER_WIDTHS[1]), torch.zeros(0, 2 * LAYER_WIDTHS[1]))
+    empty = Curves(torch.zeros(0, LAYER_WIDTHS[0]), torch.zeros(0, LAYER_WIDTHS[0]))
     training = _joined([curves[index] for index in chosen])
     validation = _joined([curves[index] for index in held_out]) if held_out else empty
     source = {
@@ -289,117 +280,6 @@ def _joined(parts: Sequence[Curves]) -> Curves:
     return Curves(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def describe_model(
-    training: Training, source: dict[str, Any], options: TrainingOptions, sha256: str
-) -> dict[str, Any]:
-    """
-    Write the model card: method, training, honest measurements, inputs and outputs.
-
-    Parameters
-    ----------
-    training : Training
-        The result.
-    source : dict
-        What it was trained on.
-    options : TrainingOptions
-        Settings.
-    sha256 : str
-        Checksum of the weights.
-
-    Returns
-    -------
-    dict
-        Content of the card.
-    """
-    rows = run_trial(training.autoencoder)
-    return {
-        'name': ROOM,
-        'version': __version__,
-        'method': "Residual leakage and vascular signal: difference between a voxel's signal "
-        'enhancement curve and its reconstruction by an autoencoder of normal-appearing voxels',
-        'reference': 'doi:10.1148/ryai.240507',
-        'weights': {'file': WEIGHTS_FILE, 'sha256': sha256, 'licence': 'Apache-2.0'},
-        'trained': source
-        | {
-            'layers': list(LAYER_WIDTHS),
-            'loss': 'mean absolute error',
-            'optimizer': 'Adam',
-            'settings': asdict(options),
-            'vessels': f'curves above the {VASCULAR_QUANTILE} quantile of first-pass height of '
-            f'their series are learnt lowered by (limit / height)^{VASCULAR_POWER}, so that '
-            'vessels are under-predicted whatever the shape of the bolus',
-            'choice_of_epoch': 'best separation of leaking voxels in simulated series that are '
-            'not learnt from; the validation loss falls on when leaking voxels begin to be '
-            'reconstructed',
-            'best_epoch': training.best_epoch,
-            'history': training.history,
-        },
-        'measured': {
-            'on': 'independent simulated trial: other arterial curve, two-compartment exchange, '
-            f'other seeds, signal-to-noise ratio {TRIAL_SNR:g}, arrival estimated; not patients',
-            'score': 'RLS - RVS',
-            'lowest_auc_leak_vessel': round(min(row.leak_vessel for row in rows), 4),
-            'lowest_auc_leak_other': round(min(row.leak_other for row in rows), 4),
-            'protocols': [_rounded(row) for row in rows],
-        },
-        'inputs': {
-            'channels': ['signal enhancement ratio of one voxel'],
-            'frames': N_FRAMES,
-            'interval_s': INTERVAL_S,
-            'first_enhanced_frame': ARRIVAL_FRAME,
-            'spacing': 'any: voxels are independent',
-            'orientation': 'any',
-            'normalisation': '(SER - min SER) / 15, baseline frames 0, four ones appended',
-        },
-        'outputs': {'RLS': '%', 'RVS': '%'},
-        'leakage_threshold': round(max(row.normal_rls for row in rows), 1),
-        'leakage_threshold_meaning': 'RLS in % above which a voxel counts as leaking: highest '
-        'over the trial of the 99th percentile of voxels that do not leak',
-        'limits': 'A series must cover 30 s or more after the bolus arrives.',
-    }
-
-
-def _rounded(row: TrialRow) -> dict[str, float]:
-    return {key: round(value, DECIMALS) for key, value in row._asdict().items()}
-
-
-def save_model(
-    out: Path, training: Training, source: dict[str, Any], options: TrainingOptions
-) -> dict[str, Any]:
-    """
-    Write weights and card.
-
-    Parameters
-    ----------
-    out : Path
-        Folder, made if absent.
-    training : Training
-        The result.
-    source : dict
-        What it was trained on.
-    options : TrainingOptions
-        Settings.
-
-    Returns
-    -------
-    dict
-        The card.
-
-    Raises
-    ------
-    CannotCreateError
-        If the folder cannot be made.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{out} cannot be created ({error.strerror}).') from error
-    checksum = save_weights(training.autoencoder.state_dict(), out / WEIGHTS_FILE)
-    card = describe_model(training, source, options, checksum)
-    write_card(out / CARD_FILE, card)
-    return card
-
-
 def main(argv: Sequence[str]) -> int:
     """
     Run ``neurolesion-tools train leakage``.
@@ -415,6 +295,8 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
     """
     chosen = _parser().parse_args(argv)
+    if chosen.bids_dir is None and not chosen.simulated:
+        raise UsageError('Give a BIDS dataset to train on, or --simulated.')
     options = TrainingOptions(
         epochs=chosen.epochs, learning_rate=chosen.learning_rate, seed=chosen.seed
     )
@@ -436,6 +318,8 @@ def main(argv: Sequence[str]) -> int:
             training, source = train_cohort(
                 load_cohort(chosen.bids_dir, chosen.masks), options, report
             )
+    from .card import WEIGHTS_FILE, save_model
+
     card = save_model(chosen.out, training, source, options)
     measured = card['measured']
     print(

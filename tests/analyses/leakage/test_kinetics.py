@@ -79,13 +79,20 @@ def integrate_compartments(times, plasma, fp, ps, ve, vp):
         return [inflow - exchange, exchange]
 
     solution = solve_ivp(
-        derivative, (times[0], times[-1]), [0.0, 0.0], t_eval=times, max_step=0.5, rtol=1e-9, atol=1e-12
+        derivative,
+        (times[0], times[-1]),
+        [0.0, 0.0],
+        t_eval=times,
+        max_step=0.5,
+        rtol=1e-9,
+        atol=1e-12,
     )
     return solution.y.sum(axis=0)
 
 
 @pytest.mark.parametrize(
-    ('fp', 'ps', 've', 'vp'), [(40.0, 0.1, 0.2, 0.05), (5.0, 0.15, 0.1, 0.1), (60.0, 0.0, 0.3, 0.02)]
+    ('fp', 'ps', 've', 'vp'),
+    [(40.0, 0.1, 0.2, 0.05), (5.0, 0.15, 0.1, 0.1), (60.0, 0.0, 0.3, 0.02)],
 )
 def test_exchange_model_solves_its_differential_equations(fp, ps, ve, vp):
     plasma = plasma_at(TIMES)
@@ -135,9 +142,7 @@ def test_nonlinear_fits_recover_noise_free_truth(kind):
 def test_two_compartment_fits_recover_noise_free_truth():
     truth = physiology(300, seed=1)
     plasma = plasma_at(FINE_TIMES)
-    curves = two_compartment_uptake(
-        plasma, FINE_TIMES, truth['fp'], truth['ps'], truth['vp']
-    )
+    curves = two_compartment_uptake(plasma, FINE_TIMES, truth['fp'], truth['ps'], truth['vp'])
     assert_recovers(fit_2cum(curves, plasma, FINE_TIMES), truth, 1e-3, curves)
     curves = two_compartment_exchange(
         plasma, FINE_TIMES, truth['fp'], truth['ps'], truth['ve'], truth['vp']
@@ -206,9 +211,7 @@ def test_residual_is_that_of_the_reported_parameters():
     np.testing.assert_allclose(patlak_fit.residual_ss, np.sum((noisy - model) ** 2, axis=1))
     fit = fit_extended_tofts(noisy, plasma, TIMES)
     model = extended_tofts(plasma, TIMES, fit.ktrans, np.maximum(fit.ve, 1e-9), fit.vp)
-    np.testing.assert_allclose(
-        fit.residual_ss, np.sum((noisy - model) ** 2, axis=1), rtol=1e-3
-    )
+    np.testing.assert_allclose(fit.residual_ss, np.sum((noisy - model) ** 2, axis=1), rtol=1e-3)
 
 
 def test_bounded_patlak_is_the_constrained_minimum():
@@ -252,7 +255,10 @@ def test_delay_is_recovered_between_frames():
     clean = np.concatenate(
         [
             extended_tofts(
-                shift_plasma(plasma, times, delay), times, truth['ktrans'][i], truth['ve'][i],
+                shift_plasma(plasma, times, delay),
+                times,
+                truth['ktrans'][i],
+                truth['ve'][i],
                 truth['vp'][i],
             )
             for i, delay in enumerate(delays)
@@ -269,17 +275,17 @@ def test_delay_is_recovered_between_frames():
 def hostile_voxels(n_voxels):
     rng = np.random.default_rng(11)
     curves = rng.normal(0.0, 0.3, (n_voxels, TIMES.size)).astype(np.float32)
-    curves[:: 50] = 0.0
-    curves[1:: 50] = 1.0
-    curves[2:: 50] *= 1e30
-    curves[3:: 50] = -np.abs(curves[3:: 50])
-    curves[4:: 50] *= 1e-30
-    curves[5:: 50, 7] = np.nan
-    curves[6:: 50, 9] = np.inf
-    curves[7:: 50] = -32768.0
-    curves[8:: 50, :] = 0.0
-    curves[8:: 50, 30] = 50.0
-    curves[9:: 50] = np.finfo(np.float32).max
+    curves[::50] = 0.0
+    curves[1::50] = 1.0
+    curves[2::50] *= 1e30
+    curves[3::50] = -np.abs(curves[3::50])
+    curves[4::50] *= 1e-30
+    curves[5::50, 7] = np.nan
+    curves[6::50, 9] = np.inf
+    curves[7::50] = -32768.0
+    curves[8::50, :] = 0.0
+    curves[8::50, 30] = 50.0
+    curves[9::50] = np.finfo(np.float32).max
     return curves
 
 
@@ -293,16 +299,20 @@ def test_hostile_voxels_give_finite_maps_without_warning(fit):
     for name, values in result._asdict().items():
         assert np.isfinite(values).all(), name
         assert values.min() >= 0.0, name
-    for name in set(result._fields) & {'ve', 'vp'} - ({'vp'} if fit is fit_extended_tofts else set()):
+    for name in set(result._fields) & {'ve', 'vp'} - (
+        {'vp'} if fit is fit_extended_tofts else set()
+    ):
         assert getattr(result, name).max() <= 1.0 + 1e-6
     for values in result[:-1]:
-        assert not values[:: 50][:10].any()
-        assert not values[5:: 50].any()
-        assert not values[6:: 50].any()
+        assert not values[::50][:10].any()
+        assert not values[5::50].any()
+        assert not values[6::50].any()
 
 
 @pytest.mark.parametrize('fit', ALL_FITS, ids=lambda fit: fit.__name__)
-@pytest.mark.parametrize('plasma', [np.zeros(TIMES.size), np.ones(TIMES.size)], ids=['zero', 'one'])
+@pytest.mark.parametrize(
+    'plasma', [np.zeros(TIMES.size), np.ones(TIMES.size)], ids=['zero', 'one']
+)
 def test_useless_plasma_curve_gives_finite_maps(fit, plasma):
     with warnings.catch_warnings():
         warnings.simplefilter('error')

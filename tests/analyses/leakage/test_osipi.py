@@ -36,7 +36,7 @@ from bids_app.analyses.leakage.model.relaxation import (
 pytestmark = pytest.mark.realdata
 
 # Absolute and relative tolerance, units as in the data: 1/min, mL/100mL/min, s.
-OSIPI_TOLERANCE = {
+CURRENT = {
     'ktrans': (0.005, 0.1),
     'ps': (0.005, 0.1),
     've': (0.05, 0.0),
@@ -44,7 +44,7 @@ OSIPI_TOLERANCE = {
     'fp': (5.0, 0.1),
     'delay': (1.0, 0.0),
 }
-STRICT_TOLERANCE = OSIPI_TOLERANCE | {
+STRICT = CURRENT | {
     'ktrans': (0.005, 0.01),
     'ps': (0.005, 0.01),
     'vp': (0.0025, 0.0),
@@ -60,15 +60,15 @@ class Model(NamedTuple):
     fit: Callable[..., Any]
     parameters: tuple[str, ...]
     delay_samples: int | None
-    strict: bool
+    tolerances: dict[str, tuple[float, float]]
 
 
 MODELS = {
-    'tofts': Model('dce_DRO_data_tofts', 25, fit_tofts, ('ktrans', 've'), 0, True),
-    'tofts linear': Model('dce_DRO_data_tofts', 25, fit_tofts_linear, ('ktrans', 've'), 0, True),
-    'tofts delayed': Model('dce_DRO_data_tofts', 25, fit_tofts, ('ktrans', 've'), 10, False),
+    'tofts': Model('dce_DRO_data_tofts', 25, fit_tofts, ('ktrans', 've'), 0, STRICT),
+    'tofts linear': Model('dce_DRO_data_tofts', 25, fit_tofts_linear, ('ktrans', 've'), 0, STRICT),
+    'tofts delayed': Model('dce_DRO_data_tofts', 25, fit_tofts, ('ktrans', 've'), 10, CURRENT),
     'extended tofts': Model(
-        'dce_DRO_data_extended_tofts', 15, fit_extended_tofts, ('ktrans', 've', 'vp'), 0, True
+        'dce_DRO_data_extended_tofts', 15, fit_extended_tofts, ('ktrans', 've', 'vp'), 0, STRICT
     ),
     'extended tofts linear': Model(
         'dce_DRO_data_extended_tofts',
@@ -76,20 +76,20 @@ MODELS = {
         fit_extended_tofts_linear,
         ('ktrans', 've', 'vp'),
         0,
-        True,
+        STRICT,
     ),
     'extended tofts delayed': Model(
-        'dce_DRO_data_extended_tofts', 15, fit_extended_tofts, ('ktrans', 've', 'vp'), 5, False
+        'dce_DRO_data_extended_tofts', 15, fit_extended_tofts, ('ktrans', 've', 'vp'), 5, CURRENT
     ),
-    'patlak': Model('patlak_sd_0.02_delay_0', 9, fit_patlak, ('ps', 'vp'), 0, True),
-    'patlak delayed': Model('patlak_sd_0.02_delay_5', 9, fit_patlak, ('ps', 'vp'), None, True),
-    '2CUM': Model('2cum_sd_0.0025_delay_0', 27, fit_2cum, ('ps', 'vp', 'fp'), 0, True),
+    'patlak': Model('patlak_sd_0.02_delay_0', 9, fit_patlak, ('ps', 'vp'), 0, STRICT),
+    'patlak delayed': Model('patlak_sd_0.02_delay_5', 9, fit_patlak, ('ps', 'vp'), None, STRICT),
+    '2CUM': Model('2cum_sd_0.0025_delay_0', 27, fit_2cum, ('ps', 'vp', 'fp'), 0, STRICT),
     '2CUM delayed': Model(
-        '2cum_sd_0.0025_delay_5', 27, fit_2cum, ('ps', 'vp', 'fp'), None, False
+        '2cum_sd_0.0025_delay_5', 27, fit_2cum, ('ps', 'vp', 'fp'), None, CURRENT
     ),
-    '2CXM': Model('2cxm_sd_0.001_delay_0', 24, fit_2cxm, ('ps', 'vp', 've', 'fp'), 0, False),
+    '2CXM': Model('2cxm_sd_0.001_delay_0', 24, fit_2cxm, ('ps', 'vp', 've', 'fp'), 0, CURRENT),
     '2CXM delayed': Model(
-        '2cxm_sd_0.001_delay_5', 24, fit_2cxm, ('ps', 'vp', 've', 'fp'), None, False
+        '2cxm_sd_0.001_delay_5', 24, fit_2cxm, ('ps', 'vp', 've', 'fp'), None, CURRENT
     ),
 }
 
@@ -150,8 +150,7 @@ def worst(
     values: dict[str, tuple[float, float]], tolerances: dict[str, tuple[float, float]]
 ) -> float:
     return max(
-        abs(measured - reference)
-        / (tolerances[name][0] + tolerances[name][1] * abs(reference))
+        abs(measured - reference) / (tolerances[name][0] + tolerances[name][1] * abs(reference))
         for name, (measured, reference) in values.items()
     )
 
@@ -177,12 +176,12 @@ def table(request):
 def test_kinetic_model_recovers_osipi_reference(name, case, shared_data, table):
     cases = fitted_cases(name, shared_data / 'dce/osipi/DCEmodels/data')
     assert len(cases) == MODELS[name].n_cases
-    tolerances = STRICT_TOLERANCE if MODELS[name].strict else OSIPI_TOLERANCE
+    tolerances = MODELS[name].tolerances
     label, values = cases[case]
     fractions = [worst(one, tolerances) for _, one in cases]
     table[name] = (
         f'{name:24s} {len(cases):3d} cases  worst {max(fractions):.2f} of '
-        f'{"the stricter, earlier" if MODELS[name].strict else "the current"} tolerance'
+        f'{"the stricter, earlier" if tolerances is STRICT else "the current"} tolerance'
     )
     for parameter, (measured, reference) in values.items():
         assert within(measured, reference, tolerances[parameter]), (
@@ -270,7 +269,8 @@ def aif_cases(folder: Path, name: str) -> dict[str, list[dict[str, str]]]:
 
 
 @pytest.mark.parametrize(
-    ('name', 'case'), [(name, case) for name, entry in AIF_FILES.items() for case in range(entry[1])]
+    ('name', 'case'),
+    [(name, case) for name, entry in AIF_FILES.items() for case in range(entry[1])],
 )
 def test_population_aif_matches_osipi(name, case, shared_data, table):
     function, n_cases, seconds = AIF_FILES[name]

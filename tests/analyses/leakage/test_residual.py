@@ -194,6 +194,18 @@ def test_integers_and_chunks_do_not_matter(embedded):
     np.testing.assert_allclose(first.rls, second.rls, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.gpu
+def test_gpu_gives_the_same(embedded):
+    if not torch.cuda.is_available():
+        pytest.skip('no CUDA device')
+    series = random_series(np.random.default_rng(4), 5000)
+    times = 6.0 * np.arange(60)
+    on_cpu = residual_signals(series, times, arrival_at(4, 6.0), embedded)
+    on_gpu = residual_signals(series, times, arrival_at(4, 6.0), embedded, device='cuda')
+    np.testing.assert_allclose(on_gpu.rls, on_cpu.rls, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(on_gpu.rvs, on_cpu.rvs, rtol=1e-5, atol=1e-5)
+
+
 def test_series_is_left_as_it_was(embedded):
     series = random_series(np.random.default_rng(4), 50).astype(np.float64)
     before = series.copy()

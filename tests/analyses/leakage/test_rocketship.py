@@ -78,7 +78,9 @@ def brain(request):
     weight = np.ones(times.size)
     weight[PEAK_FRAME] = 0.0
     solution = least_squares(
-        lambda p: weight * (biexponential(p, times) - plasma), [1.0, 1.0, 1.0, 0.05], bounds=(0, 50)
+        lambda p: weight * (biexponential(p, times) - plasma),
+        [1.0, 1.0, 1.0, 0.05],
+        bounds=(0, 50),
     )
     maps = {
         path.name[6:-4]: np.asarray(load(path), dtype=np.float64)[inside]
@@ -150,9 +152,7 @@ def trapezoid_convolution(plasma, times_s, rates_per_min):
     return out
 
 
-@pytest.mark.parametrize(
-    ('fit', 'name'), [(fit_tofts, 'tofts'), (fit_extended_tofts, 'ex_tofts')]
-)
+@pytest.mark.parametrize(('fit', 'name'), [(fit_tofts, 'tofts'), (fit_extended_tofts, 'ex_tofts')])
 def test_search_never_loses_to_matlab_under_its_own_convolution(monkeypatch, brain, fit, name):
     monkeypatch.setattr(rate_grid, 'exponential_convolution', trapezoid_convolution)
     result = fit(brain.concentration, brain.fitted_plasma, brain.times, ve_range=VE_RANGE)

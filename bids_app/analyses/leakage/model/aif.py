@@ -46,7 +46,7 @@ def parker_aif(
     times_s: ArrayLike, arrival_s: float = 0.0, hematocrit: float = DEFAULT_HEMATOCRIT
 ) -> NDArray[np.float64]:
     r"""
-    Population input function of Parker: two Gaussians and a washed-out sigmoid.
+    Compute the population input function of Parker: two Gaussians and a washed-out sigmoid.
 
     .. math:: C_b(t) = \sum_{n=1}^{2} \frac{A_n}{\sigma_n \sqrt{2\pi}}
               e^{-(t - T_n)^2 / 2\sigma_n^2} + \frac{\alpha e^{-\beta t}}{1 + e^{-s(t-\tau)}}
@@ -90,7 +90,7 @@ def georgiou_aif(
     times_s: ArrayLike, arrival_s: float = 0.0, hematocrit: float = DEFAULT_HEMATOCRIT
 ) -> NDArray[np.float64]:
     r"""
-    Population input function of Georgiou: washed-out recirculating gamma variates.
+    Compute the population input function of Georgiou: recirculating gamma variates.
 
     .. math:: C_b(t) = \sum_{i=1}^{3} A_i e^{-m_i t}
               \sum_{j \ge 0} \Gamma\!\left[(j+1)\alpha + j, \beta\right](t - j\tau)
@@ -217,7 +217,7 @@ def _neighbour_support(
     last = curves.shape[1] - 1
     before = curves[rows, np.maximum(frame - 1, 0)]
     after = curves[rows, np.minimum(frame + 1, last)]
-    return np.maximum(before, after) / np.maximum(curves[rows, frame], TINY)
+    return np.asarray(np.maximum(before, after) / np.maximum(curves[rows, frame], TINY))
 
 
 def detect_aif(
@@ -302,4 +302,4 @@ def _correlation(
     centred = curves - curves.mean(axis=1, keepdims=True)
     target = reference - reference.mean()
     norm = np.sqrt(np.einsum('ij,ij->i', centred, centred) * (target @ target))
-    return np.maximum(centred @ target / np.maximum(norm, TINY), 0.0)
+    return np.asarray(np.maximum(centred @ target / np.maximum(norm, TINY), 0.0))

@@ -79,8 +79,8 @@ def fit_with_delay(
     Returns
     -------
     DelayedFit
-        The fit's own named tuple and ``delay_s`` of each voxel, to 0.05 s where noise allows. A single mean curve
-        (shape (1, n_times)) gives the delay of a whole series.
+        The fit's own named tuple and ``delay_s`` of each voxel, to 0.05 s where
+        noise allows. A single mean curve, of shape (1, n_times), gives the delay of a series.
 
     Examples
     --------
@@ -112,7 +112,15 @@ def fit_with_delay(
                 rows = np.flatnonzero((candidates == delay) & (delays != delay))
                 if rows.size:
                     _try_delay(
-                        fit, tissue, curve, times_s, float(delay), rows, best, delays, allowed_share
+                        fit,
+                        tissue,
+                        curve,
+                        times_s,
+                        float(delay),
+                        rows,
+                        best,
+                        delays,
+                        allowed_share,
                     )
         step /= 2.0
     maker: Any = type(first)

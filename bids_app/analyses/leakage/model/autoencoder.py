@@ -27,7 +27,7 @@ class LeakageAutoencoder(nn.Module):
     >>> autoencoder = LeakageAutoencoder()
     >>> sum(parameter.numel() for parameter in autoencoder.parameters())
     5544
-    >>> autoencoder(torch.zeros(3, 64)).shape
+    >>> autoencoder(Tensor(3, 64)).shape
     torch.Size([3, 64])
     """
 

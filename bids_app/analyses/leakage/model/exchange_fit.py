@@ -60,9 +60,7 @@ def _make_space(grid: RateGrid, device: torch.device) -> _Space:
     def move(array: NDArray[np.float64]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    return _Space(
-        grid, move(basis), move(vectors), move(np.log(norms)), polynomial_matrix(device)
-    )
+    return _Space(grid, move(basis), move(vectors), move(np.log(norms)), polynomial_matrix(device))
 
 
 class _State(NamedTuple):
@@ -106,7 +104,7 @@ def _lagrange(
 
 
 def _vectors_at(space: _Space, position: torch.Tensor, *, slope: bool) -> torch.Tensor:
-    """Unit vectors at positions between grid points, or their derivatives by position."""
+    """Interpolate the unit vectors, or their derivatives, at positions between grid points."""
     start, weights = _lagrange(space, position, slope=slope)
     index = start[:, None] + torch.arange(NEIGHBOURS, device=start.device)
     # A product with mostly zero weights beats gathering six vectors for each voxel.

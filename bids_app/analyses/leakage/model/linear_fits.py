@@ -30,11 +30,13 @@ MAX_KTRANS = 10.0
 PATLAK_UPPER = np.array([MAX_KTRANS, 1.0])
 
 
-def _bounded_pair(
-    moments: NDArray[np.float64], gram: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _solve_pair(moments: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.ascontiguousarray(np.linalg.solve(gram, moments.T).T, dtype=np.float64)
+
+
+def _bounded_pair(moments: NDArray[np.float64], gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """Least squares of two coefficients within a box, from ``design.T @ y`` of each voxel."""
-    best = np.linalg.solve(gram, moments.T).T
+    best = _solve_pair(moments, gram)
     outside = ((best < 0.0) | (best > PATLAK_UPPER)).any(axis=1)
     if not outside.any():
         return best
@@ -106,9 +108,7 @@ def fit_patlak(
     writer = MapWriter(tissue, 3)
     for rows, values, energy in voxel_chunks(tissue):
         moments = values @ design
-        fitted = (
-            _bounded_pair(moments, gram) if bounded else np.linalg.solve(gram, moments.T).T
-        )
+        fitted = _bounded_pair(moments, gram) if bounded else _solve_pair(moments, gram)
         writer.put(0, rows, fitted[:, 0])
         writer.put(1, rows, fitted[:, 1])
         explained = 2.0 * np.einsum('ij,ij->i', fitted, moments)
@@ -117,9 +117,7 @@ def fit_patlak(
     return PatlakFit(*writer.maps)
 
 
-def solve_voxels(
-    design: NDArray[np.float64], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def solve_voxels(design: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     Solve each voxel's own least squares by column-scaled normal equations.
 
@@ -150,7 +148,7 @@ def solve_voxels(
     diagonal[diagonal < TINY] = 1.0
     diagonal += RIDGE
     moments = transposed @ values[:, :, None]
-    return np.linalg.solve(gram, moments)[:, :, 0] / scale
+    return np.asarray(np.linalg.solve(gram, moments)[:, :, 0] / scale, dtype=np.float64)
 
 
 def scale_to_peak(

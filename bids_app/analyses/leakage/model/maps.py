@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MIN_AGREEMENT: Final = 0.8
 """Correlation of arterial voxels with their mean below which a detected AIF is not trusted."""
 MIN_AIF_VOXELS: Final = 3
-ENHANCING_FRACTION: Final = 0.5
-"""Share of voxels, those with the largest signal energy, over which fit quality is summarised."""
+ENHANCING_FRACTION: Final = 0.05
+"""Share of voxels, those whose concentration varies most, over which fit quality is summarised."""
 
 POPULATION_AIFS: Final = {'parker': parker_aif, 'georgiou': georgiou_aif}
 DEFAULT_POPULATION: Final = 'parker'

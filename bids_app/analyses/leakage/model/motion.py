@@ -28,6 +28,9 @@ MAX_ENHANCEMENT = 0.4
 # Knots of the tone curve: agent brightens grey matter, white matter and fluid differently.
 N_TONES = 9
 
+# Columns weaker than this share of the strongest are directions without structure.
+NO_INFORMATION = 1e-12
+
 # A linearised step beyond this has lost the image.
 MAX_STEP_MM = 30.0
 
@@ -121,6 +124,8 @@ class _Reference:
         self.head = head
         self.index = np.argwhere(head)
         self.values = self.image[head].astype(np.float64)
+        if not len(self.index):
+            return
         world = self.index @ self.affine[:3, :3].T + self.affine[:3, 3]
         self.centre_mm = world.mean(axis=0)
         self.offset_mm = world - self.centre_mm
@@ -183,10 +188,16 @@ def _solve(design: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.nd
     """Weighted least squares by normal equations; directions without information stay 0."""
     weighted = design * weights[:, None]
     normal = weighted.T @ design
-    scale = np.sqrt(np.maximum(np.diag(normal), np.finfo(float).tiny))
-    right = weighted.T @ target / scale
-    solved = np.linalg.lstsq(normal / np.outer(scale, scale), right, rcond=1e-8)[0]
-    return np.asarray(solved / scale)
+    power = np.diag(normal)
+    informative = power > NO_INFORMATION * power.max()
+    solution = np.zeros(design.shape[1])
+    if not informative.any():
+        return solution
+    scale = np.sqrt(power[informative])
+    scaled = normal[np.ix_(informative, informative)] / np.outer(scale, scale)
+    right = (weighted.T @ target)[informative] / scale
+    solution[informative] = np.linalg.lstsq(scaled, right, rcond=1e-8)[0] / scale
+    return solution
 
 
 def _align(reference: _Reference, frame: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -1,41 +1,23 @@
 r"""
 Nonlinear least-squares fits of models with one unknown rate, all voxels at once.
 
-Tofts, extended Tofts and two-compartment uptake share one form,
-
-.. math:: C_t(t) = f\, q(t) + a \int_0^t C_p(\tau) e^{-k (t - \tau)} d\tau
-
-with a known curve :math:`q` (none, the plasma curve, its integral). For each rate of a
-logarithmic grid the amplitudes have a closed, non-negative solution (variable
-projection), which needs only the products of the series with the grid's
-convolutions. The best rate is then refined between grid points. This finds the
-global minimum, needs no starting values, and costs one matrix product.
+Tofts, extended Tofts and two-compartment uptake share one form, a known curve (none,
+the plasma curve, its integral) and one exponential convolution, which `one_rate_search`
+fits.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bids_app.analyses.leakage.model.fit_results import (
     ExtendedToftsFit,
     Series,
     ToftsFit,
     UptakeFit,
-    fit_chunks,
 )
-from bids_app.analyses.leakage.model.rate_grid import (
-    NEIGHBOURS,
-    RateGrid,
-    build_rate_grid,
-    evaluate_polynomial,
-    first_neighbour,
-    highest_resolved_rate,
-    minimise_polynomial,
-    polynomial_matrix,
-    powers,
-)
+from bids_app.analyses.leakage.model.one_rate_search import TINY, fit_one_rate, make_problem
+from bids_app.analyses.leakage.model.rate_grid import build_rate_grid, highest_resolved_rate
 from bids_app.analyses.leakage.model.tissue_models import (
     ML_PER_100ML,
     SECONDS_PER_MINUTE,
@@ -48,234 +30,6 @@ LOWEST_UPTAKE_RATE = 0.02
 MAX_PS = 10.0
 MAX_FP = 1000.0
 UNLIMITED = 1e6
-# The search visits every second grid point; the refinement sees all.
-SEARCH_STRIDE = 2
-SEARCH_BLOCK = 1024
-TINY = 1e-30
-GOLDEN = 0.6180339887498949
-GOLDEN_STEPS = 24
-SAME_OBJECTIVE = 1e-9
-
-
-class _Problem(NamedTuple):
-    """The part of a fit that is the same for every voxel, in orthonormal coordinates."""
-
-    grid: RateGrid
-    rates: torch.Tensor
-    directions: torch.Tensor
-    along: torch.Tensor
-    across: torch.Tensor
-    volume_range: tuple[float, float]
-    fixed_norm: float
-    matrix: torch.Tensor
-
-
-class _Basis(NamedTuple):
-    """One exponential curve per entry: its parts along and across the fixed curve, its limits."""
-
-    along: torch.Tensor
-    across: torch.Tensor
-    lowest: torch.Tensor
-    highest: torch.Tensor
-
-
-def _make_problem(
-    grid: RateGrid,
-    fixed: NDArray[np.float64] | None,
-    volume_range: tuple[float, float],
-    device: torch.device,
-) -> _Problem:
-    """Split each convolution into its part along the fixed curve and the part across it."""
-    basis = grid.convolutions
-    fixed_norm = 0.0 if fixed is None else float(np.linalg.norm(fixed))
-    unit = np.zeros(basis.shape[0])
-    if fixed is not None and fixed_norm > TINY:
-        unit = fixed / fixed_norm
-    along = unit @ basis
-    across = basis - unit[:, None] * along
-    norm = np.linalg.norm(across, axis=0)
-    directions = np.concatenate([unit[:, None], across / np.maximum(norm, TINY)], axis=1)
-
-    def move(values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
-
-    return _Problem(
-        grid,
-        move(grid.rates),
-        move(directions),
-        move(along),
-        move(np.maximum(norm, TINY)),
-        volume_range,
-        fixed_norm,
-        polynomial_matrix(device),
-    )
-
-
-def _basis_at(
-    problem: _Problem, along: torch.Tensor, across: torch.Tensor, rate: torch.Tensor
-) -> _Basis:
-    """Amplitude is volume times rate, so the range of the volume limits it at every rate."""
-    low, high = problem.volume_range
-    return _Basis(along, across, low * rate, high * rate)
-
-
-def _amplitude(u: torch.Tensor, w: torch.Tensor, basis: _Basis) -> torch.Tensor:
-    """Amplitude of the exponential term, with that of the fixed curve not negative."""
-    free = torch.minimum(torch.maximum(w / basis.across, basis.lowest), basis.highest)
-    alone = (basis.along * u + basis.across * w) / (basis.along**2 + basis.across**2)
-    alone = torch.minimum(torch.maximum(alone, basis.lowest), basis.highest)
-    return torch.where(u < free * basis.along, alone, free)
-
-
-def _objective(u: torch.Tensor, w: torch.Tensor, basis: _Basis) -> torch.Tensor:
-    """Residual sum of squares less the energy of the curve, the best at each rate."""
-    amplitude = _amplitude(u, w, basis)
-    below = (u - amplitude * basis.along).clamp(max=0.0)
-    missed = w - amplitude * basis.across
-    return below * below + missed * missed - w * w
-
-
-def _branch_objective(
-    u: torch.Tensor, w: torch.Tensor, basis: _Basis, best: torch.Tensor
-) -> torch.Tensor:
-    """
-    Objective at the neighbours under the constraints active at the best one.
-
-    Each constraint's own objective is smooth in the rate, as interpolation needs;
-    the lower envelope of all has kinks.
-    """
-
-    def at_best(values: torch.Tensor) -> torch.Tensor:
-        return torch.gather(values, 1, best[:, None])
-
-    amplitude = at_best(_amplitude(u, w, basis))
-    no_fixed = u < amplitude * at_best(basis.along)
-    at_highest = amplitude >= at_best(basis.highest)
-    at_limit = at_highest | (amplitude <= at_best(basis.lowest))
-    limit = torch.where(at_highest, basis.highest, basis.lowest)
-    gap = w - limit * basis.across
-    below = torch.where(no_fixed, u - limit * basis.along, 0.0)
-    alone = basis.along * u + basis.across * w
-    single = u * u - alone * alone / (basis.along**2 + basis.across**2)
-    unlimited = torch.where(no_fixed, single, -w * w)
-    return torch.where(at_limit, gap * gap + below * below - w * w, unlimited)
-
-
-class _Neighbours(NamedTuple):
-    """Products and basis at the six grid points around each voxel's best rate."""
-
-    first: torch.Tensor
-    u: torch.Tensor
-    w: torch.Tensor
-    along: torch.Tensor
-    across: torch.Tensor
-
-
-def _interpolate(
-    problem: _Problem, near: _Neighbours, position: torch.Tensor
-) -> tuple[torch.Tensor, _Basis, torch.Tensor]:
-    """Product of the curve, basis and rate at a position between the neighbours."""
-    weights = powers(position) @ problem.matrix.T
-    rate = torch.exp(problem.grid.log_first + problem.grid.log_step * (near.first + position))
-    across = (weights * near.across).sum(dim=1).clamp(min=TINY)
-    basis = _basis_at(problem, (weights * near.along).sum(dim=1), across, rate)
-    return (weights * near.w).sum(dim=1), basis, rate
-
-
-def _objective_at(
-    problem: _Problem, near: _Neighbours, position: torch.Tensor
-) -> torch.Tensor:
-    w, basis, _ = _interpolate(problem, near, position)
-    return _objective(near.u[:, 0], w, basis)
-
-
-def _golden_section(
-    problem: _Problem, near: _Neighbours, start: torch.Tensor
-) -> torch.Tensor:
-    """Minimise the objective, kinks and all, within one grid point of the start."""
-    low, high = (start - 1.0).clamp(min=0.0), (start + 1.0).clamp(max=NEIGHBOURS - 1.0)
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left = _objective_at(problem, near, left)
-    at_right = _objective_at(problem, near, right)
-    for _ in range(GOLDEN_STEPS):
-        shrink_right = at_left <= at_right
-        low, high = torch.where(shrink_right, low, left), torch.where(shrink_right, right, high)
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        probe = torch.where(shrink_right, left, right)
-        value = _objective_at(problem, near, probe)
-        at_left, at_right = (
-            torch.where(shrink_right, value, at_right),
-            torch.where(shrink_right, at_left, value),
-        )
-    return 0.5 * (low + high)
-
-
-def _refine(problem: _Problem, near: _Neighbours) -> torch.Tensor:
-    """Best position between the neighbours."""
-    index = near.first[:, None] + torch.arange(NEIGHBOURS, device=near.first.device)
-    basis = _basis_at(problem, near.along, near.across, problem.rates[index])
-    lowest, nearest = _objective(near.u, near.w, basis).min(dim=1)
-    branch = _branch_objective(near.u, near.w, basis, nearest)
-    position = minimise_polynomial(branch, problem.matrix)
-    # Another constraint has become active on the way: only then is the slow search needed.
-    reached = _objective_at(problem, near, position)
-    expected = evaluate_polynomial(problem.matrix.T @ branch.T, position)
-    changed = reached - expected > SAME_OBJECTIVE * lowest.abs()
-    if bool(changed.any()):
-        some = _Neighbours(*(values[changed] for values in near))
-        searched = _golden_section(problem, some, nearest[changed].to(position.dtype))
-        position[changed] = searched
-        reached[changed] = _objective_at(problem, some, searched)
-    return torch.where(reached <= lowest, position, nearest.to(position.dtype))
-
-
-def _fit_chunk(
-    problem: _Problem, values: torch.Tensor, energy: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Fixed amplitude, exponential amplitude, rate and residual sum of squares of a chunk."""
-    products = values @ problem.directions
-    u, w = products[:, :1], products[:, 1:]
-    search = slice(None, None, SEARCH_STRIDE)
-    coarse = _basis_at(
-        problem, problem.along[search], problem.across[search], problem.rates[search]
-    )
-    # Blocks of the search stay in cache; the refinement prefers long vectors.
-    best = SEARCH_STRIDE * torch.cat(
-        [
-            _objective(u_block, w_block[:, search], coarse).argmin(dim=1)
-            for u_block, w_block in zip(
-                u.split(SEARCH_BLOCK), w.split(SEARCH_BLOCK), strict=True
-            )
-        ]
-    )
-    first = first_neighbour(best, problem.grid.rates.size)
-    index = first[:, None] + torch.arange(NEIGHBOURS, device=first.device)
-    near = _Neighbours(
-        first, u, torch.gather(w, 1, index), problem.along[index], problem.across[index]
-    )
-    w_best, basis, rate = _interpolate(problem, near, _refine(problem, near))
-    u_best = u[:, 0]
-    # No exchange at all is allowed too, and is what a volume at its lower limit often means.
-    exchanging = _objective(u_best, w_best, basis) < u_best.clamp(max=0.0) ** 2
-    amplitude = torch.where(exchanging, _amplitude(u_best, w_best, basis), 0.0)
-    remainder = u_best - amplitude * basis.along
-    missed = w_best - amplitude * basis.across
-    residual = energy - u_best**2 - w_best**2 + remainder.clamp(max=0.0) ** 2 + missed**2
-    fixed = remainder.clamp(min=0.0) / max(problem.fixed_norm, TINY)
-    return fixed, amplitude, rate, residual.clamp(min=0.0)
-
-
-def _fit_one_rate(
-    tissue: Series, problem: _Problem, device: torch.device
-) -> NDArray[np.floating]:
-    """Fit every voxel; rows are fixed amplitude, exponential amplitude, rate, residual."""
-
-    def fit(
-        values: torch.Tensor, energy: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        return _fit_chunk(problem, values, energy)
-
-    return fit_chunks(tissue, 4, problem.grid.rates.size, device, fit)
 
 
 def fit_tofts(
@@ -328,8 +82,8 @@ def fit_tofts(
     """
     place = torch.device(device)
     grid = build_rate_grid(plasma, times_s, *KEP_RANGE)
-    problem = _make_problem(grid, None, ve_range, place)
-    _, ktrans, kep, residual = _fit_one_rate(tissue, problem, place)
+    problem = make_problem(grid, None, ve_range, place)
+    _, ktrans, kep, residual = fit_one_rate(tissue, problem, place)
     return ToftsFit(ktrans, ktrans / np.maximum(kep, KEP_RANGE[0]), residual)
 
 
@@ -384,8 +138,8 @@ def fit_extended_tofts(
     """
     place = torch.device(device)
     grid = build_rate_grid(plasma, times_s, *KEP_RANGE)
-    problem = _make_problem(grid, np.asarray(plasma, dtype=np.float64), ve_range, place)
-    vp, ktrans, kep, residual = _fit_one_rate(tissue, problem, place)
+    problem = make_problem(grid, np.asarray(plasma, dtype=np.float64), ve_range, place)
+    vp, ktrans, kep, residual = fit_one_rate(tissue, problem, place)
     return ExtendedToftsFit(ktrans, vp, ktrans / np.maximum(kep, KEP_RANGE[0]), residual)
 
 
@@ -416,9 +170,9 @@ def fit_2cum(
     Returns
     -------
     UptakeFit
-        ``fp`` (mL/100mL/min, at most 1000), ``ps`` (1/min, at most 10) and ``vp`` (at most 1) of the
-        least-squares solution with all three >= 0, and its residual sum of squares. A voxel with
-        a value that is not finite gives 0.
+        ``fp`` (mL/100mL/min, at most 1000), ``ps`` (1/min, at most 10) and ``vp`` (at most 1) of
+        the least-squares solution with all three >= 0, and its residual sum of squares. A voxel
+        with a value that is not finite gives 0.
 
     References
     ----------
@@ -437,8 +191,8 @@ def fit_2cum(
     highest = highest_resolved_rate(times_s)
     grid = build_rate_grid(plasma, times_s, LOWEST_UPTAKE_RATE, highest)
     retained = cumulative_integral(plasma, times_s) / SECONDS_PER_MINUTE
-    problem = _make_problem(grid, retained, (0.0, UNLIMITED), place)
-    uptake, washed, rate, residual = _fit_one_rate(tissue, problem, place)
+    problem = make_problem(grid, retained, (0.0, UNLIMITED), place)
+    uptake, washed, rate, residual = fit_one_rate(tissue, problem, place)
     # In float64: products of float32 maps of huge voxels would overflow.
     kind = uptake.dtype
     uptake, washed, rate = (values.astype(np.float64) for values in (uptake, washed, rate))

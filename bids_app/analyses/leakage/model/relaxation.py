@@ -125,7 +125,10 @@ def fit_t1_vfa_linear(
 
 
 def _relative_signal(
-    log_t1: NDArray[np.float64], sine: NDArray[np.float64], cosine: NDArray[np.float64], tr_s: float
+    log_t1: NDArray[np.float64],
+    sine: NDArray[np.float64],
+    cosine: NDArray[np.float64],
+    tr_s: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Signal for an ``m0`` of 1 and its derivative by the logarithm of T1."""
     exponent = tr_s * np.exp(-log_t1)
@@ -144,14 +147,14 @@ def _best_on_grid(
     """Logarithm of the T1 of a grid that explains each voxel best."""
     best = np.full(values.shape[0], -np.inf)
     log_t1 = np.zeros(values.shape[0])
-    for candidate in np.linspace(*np.log(T1_RANGE_S), T1_GRID_POINTS):
-        shape, _ = _relative_signal(np.asarray(candidate), sine, cosine, tr_s)
+    for candidate in np.geomspace(*T1_RANGE_S, T1_GRID_POINTS):
+        shape, _ = _relative_signal(np.log(candidate), sine, cosine, tr_s)
         explained = np.einsum('ij,ij->i', values, shape) / np.maximum(
             np.sqrt(np.einsum('ij,ij->i', shape, shape)), TINY
         )
         better = explained > best
         best[better] = explained[better]
-        log_t1[better] = candidate
+        log_t1[better] = np.log(candidate)
     return log_t1
 
 

@@ -47,9 +47,7 @@ def cumulative_integral(curve: ArrayLike, times_s: ArrayLike) -> NDArray[np.floa
     values = np.asarray(curve, dtype=np.float64)
     steps = np.diff(np.asarray(times_s, dtype=np.float64))
     integral = np.zeros_like(values)
-    np.cumsum(
-        0.5 * steps * (values[..., 1:] + values[..., :-1]), axis=-1, out=integral[..., 1:]
-    )
+    np.cumsum(0.5 * steps * (values[..., 1:] + values[..., :-1]), axis=-1, out=integral[..., 1:])
     return integral
 
 
@@ -268,9 +266,7 @@ def extended_tofts(
     >>> print(extended_tofts(np.ones(3), [0.0, 60.0, 120.0], [0.2], [0.2], [0.1]).round(4))
     [[0.1    0.2264 0.2729]]
     """
-    return tofts(plasma, times_s, ktrans, ve) + _column(vp) * np.asarray(
-        plasma, dtype=np.float64
-    )
+    return tofts(plasma, times_s, ktrans, ve) + _column(vp) * np.asarray(plasma, dtype=np.float64)
 
 
 def two_compartment_exchange(
@@ -325,9 +321,9 @@ def two_compartment_exchange(
     slow = product / np.maximum(fast, MIN_VOLUME)
     # Initial slope of the residue, -fp / vp, fixes how fp splits over the two exponentials.
     fast_share = (flow / plasma_volume - slow) / np.maximum(fast - slow, MIN_VOLUME)
-    return (flow * fast_share)[:, None] * exponential_convolution(plasma, times_s, fast) + (
-        flow * (1.0 - fast_share)
-    )[:, None] * exponential_convolution(plasma, times_s, slow)
+    quick = (flow * fast_share)[:, None] * exponential_convolution(plasma, times_s, fast)
+    lasting = (flow * (1.0 - fast_share))[:, None] * exponential_convolution(plasma, times_s, slow)
+    return np.asarray(quick + lasting)
 
 
 def two_compartment_uptake(
@@ -369,6 +365,5 @@ def two_compartment_uptake(
     extraction = exchange / total
     rate = total / np.maximum(np.asarray(vp, dtype=np.float64), MIN_VOLUME)
     retained = cumulative_integral(plasma, times_s) / SECONDS_PER_MINUTE
-    return (flow * (1.0 - extraction))[:, None] * exponential_convolution(
-        plasma, times_s, rate
-    ) + (flow * extraction)[:, None] * retained
+    washed = (flow * (1.0 - extraction))[:, None] * exponential_convolution(plasma, times_s, rate)
+    return np.asarray(washed + (flow * extraction)[:, None] * retained)
