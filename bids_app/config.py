@@ -125,7 +125,7 @@ class LeakageConfig:
     """Pharmacokinetic models fitted beside the residual signals."""
 
     aif: str = 'auto'
-    """``auto`` (user mask, else detected, else population), ``detect``, ``parker``, ``georgiou``."""
+    """``auto`` (user mask, detected, population in turn), ``detect``, ``parker``, ``georgiou``."""
 
     hematocrit: float = 0.42
     """Volume fraction of red cells in large vessels, no unit."""
@@ -152,7 +152,7 @@ class Config:
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
 
     def to_toml(self) -> str:
-        """Settings as TOML, for ``logs/<run>.toml``."""
+        """Give the settings as TOML, for ``logs/<run>.toml``."""
         import tomli_w
 
         return tomli_w.dumps(_plain(dataclasses.asdict(self)))

@@ -55,7 +55,7 @@ class Pipeline:
         ]
 
     def step_counts(self) -> dict[str, int]:
-        """Number of heavy steps of each subject and session."""
+        """Count the heavy steps of each subject and session."""
         return dict(Counter(self.locate(name)[0].label for name in self.steps()))
 
 
@@ -85,7 +85,7 @@ def _nipype_level(config: Config) -> str:
 
 
 def queries_of(rooms: tuple[str, ...]) -> dict[str, Any]:
-    """Queries of several rooms in one mapping."""
+    """Gather the queries of several rooms in one mapping."""
     return {name: query for room in rooms for name, query in ANALYSES[room].queries.items()}
 
 
@@ -110,7 +110,9 @@ def build_pipeline(config: Config, inputs: list[SubjectInputs]) -> Pipeline:
     MissingInputError
         If a template of ``--output-spaces`` is not on this machine.
     """
-    spaces = tuple((space, find_template(space)) for space in parse_spaces(config.run.output_spaces))
+    spaces = tuple(
+        (space, find_template(space)) for space in parse_spaces(config.run.output_spaces)
+    )
     workflow = Workflow(name=ROOT, base_dir=str(config.run.work_dir))
     pipeline = Pipeline(workflow, inputs)
     for subject in inputs:
@@ -145,11 +147,12 @@ def _init_subject_wf(
                 rooms.append(load_function(room.build)(subject, place))
             except NeurolesionError as error:
                 pipeline.failures.append(
-                    Failure(subject.subject, subject.session, name, 'input', str(error), error.code)
+                    Failure(
+                        subject.subject, subject.session, name, 'input', str(error), error.code
+                    )
                 )
     if not rooms:
         return None
-    pipeline.methods += [room.__desc__ for room in rooms]
     workflow.add_nodes(rooms)
     if t1w:
         mask = find_user_mask(t1w, config.run, ('desc-brain_mask',))
@@ -160,6 +163,7 @@ def _init_subject_wf(
             wanted = room.get_node('inputnode').inputs.copyable_trait_names()
             for name in sorted(set(offered) & set(wanted)):
                 workflow.connect(anat_wf, f'outputnode.{name}', room, f'inputnode.{name}')
+    pipeline.methods += [room.__desc__ for room in rooms]
     return workflow
 
 
@@ -196,11 +200,12 @@ def run_pipeline(pipeline: Pipeline, config: Config, on_status: StatusCallback) 
     on_status : callable
         Called with a node and ``start``, ``end`` or ``exception``.
     """
-    plugin, arguments = 'MultiProc', {
+    plugin = 'MultiProc'
+    arguments: dict[str, Any] = {
         'n_procs': config.compute.nprocs,
         'memory_gb': config.compute.mem_gb,
         'raise_insufficient': False,
-    }  # fmt: skip
+    }
     if config.compute.nipype_plugin_file:
         plugin, arguments = _read_plugin(config.compute.nipype_plugin_file)
     arguments['status_callback'] = on_status
@@ -215,4 +220,3 @@ def _read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
         raise UsageError(
             f'{path} is no Nipype plugin file ({error}): it must hold plugin and plugin_args.'
         ) from error
-

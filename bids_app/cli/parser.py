@@ -101,38 +101,90 @@ def _fraction(text: str) -> float:
 
 def _add_input_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('which images')
-    group.add_argument('--participant-label', '--participant_label', nargs='+', metavar='LABEL',
-                       type=subject_label, default=[], help='subjects, with or without sub-')
-    group.add_argument('--session-label', '--session_label', nargs='+', metavar='LABEL',
-                       type=session_label, default=[], help='sessions, with or without ses-')
-    group.add_argument('--bids-filter-file', metavar='FILE', type=Path,
-                       help='JSON with pybids entities per query (dce, vfa, t1map, t1w)')
-    group.add_argument('-d', '--derivatives', nargs='+', metavar='DIR', type=Path, default=[],
-                       help="derivatives datasets with the user's own masks")
-    group.add_argument('--skip-bids-validation', action='store_true',
-                       help="leave out the check of the dataset's root")
+    group.add_argument(
+        '--participant-label',
+        '--participant_label',
+        nargs='+',
+        metavar='LABEL',
+        type=subject_label,
+        default=[],
+        help='subjects, with or without sub-',
+    )
+    group.add_argument(
+        '--session-label',
+        '--session_label',
+        nargs='+',
+        metavar='LABEL',
+        type=session_label,
+        default=[],
+        help='sessions, with or without ses-',
+    )
+    group.add_argument(
+        '--bids-filter-file',
+        metavar='FILE',
+        type=Path,
+        help='JSON with pybids entities per query (dce, vfa, t1map, t1w)',
+    )
+    group.add_argument(
+        '-d',
+        '--derivatives',
+        nargs='+',
+        metavar='DIR',
+        type=Path,
+        default=[],
+        help="derivatives datasets with the user's own masks",
+    )
+    group.add_argument(
+        '--skip-bids-validation',
+        action='store_true',
+        help="leave out the check of the dataset's root",
+    )
     group.add_argument('--bids-database-dir', metavar='DIR', type=Path,
                        help='keep and reuse the pybids index of the whole dataset here')  # fmt: skip
 
 
 def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('what to do')
-    group.add_argument('--analyses', nargs='+', choices=sorted(ANALYSES), metavar='ROOM',
-                       default=sorted(ANALYSES),
-                       help='; '.join(f'{room.name}: {room.summary}' for room in ANALYSES.values()))
-    group.add_argument('--output-spaces', nargs='+', metavar='SPACE', default=['orig'],
-                       help='orig (always written) and TemplateFlow templates such as '
-                            'MNI152NLin2009aSym:res-2, which is embedded')
-    group.add_argument('--config-file', metavar='FILE', type=Path,
-                       help="take the rooms' settings of an earlier logs/<run>.toml; flags win")
-    group.add_argument('--random-seed', metavar='N', type=int, default=ComputeConfig.random_seed,
-                       help='seed of every random step (default: %(default)s)')
-    group.add_argument('--dry-run', action='store_true',
-                       help='print what would run on which files, and stop')
-    group.add_argument('--reports-only', action='store_true',
-                       help='rewrite the reports from existing derivatives, and stop')
-    group.add_argument('--stop-on-first-crash', action='store_true',
-                       help='end the run when the first step fails')
+    group.add_argument(
+        '--analyses',
+        nargs='+',
+        choices=sorted(ANALYSES),
+        metavar='ROOM',
+        default=sorted(ANALYSES),
+        help='; '.join(f'{r.name}: {r.summary}' for r in ANALYSES.values()),
+    )
+    group.add_argument(
+        '--output-spaces',
+        nargs='+',
+        metavar='SPACE',
+        default=['orig'],
+        help='orig (always written) and TemplateFlow templates such as '
+        'MNI152NLin2009aSym:res-2, which is embedded',
+    )
+    group.add_argument(
+        '--config-file',
+        metavar='FILE',
+        type=Path,
+        help="take the rooms' settings of an earlier logs/<run>.toml; flags win",
+    )
+    group.add_argument(
+        '--random-seed',
+        metavar='N',
+        type=int,
+        default=ComputeConfig.random_seed,
+        help='seed of every random step (default: %(default)s)',
+    )
+    group.add_argument(
+        '--dry-run', action='store_true', help='print what would run on which files, and stop'
+    )
+    group.add_argument(
+        '--reports-only',
+        action='store_true',
+        help='rewrite the reports from existing derivatives, and stop',
+    )
+    group.add_argument(
+        '--stop-on-first-crash', action='store_true', help='end the run when the first step fails'
+    )
     group.add_argument('--notrack', action='store_true',
                        help='accepted for compatibility; there is no telemetry')  # fmt: skip
 
@@ -140,47 +192,115 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
 def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('room leakage')
     off = argparse.SUPPRESS
-    group.add_argument('--leakage-no-moco', dest='leakage_moco', action='store_false', default=off,
-                       help='do not align the frames of the series')
-    group.add_argument('--leakage-models', nargs='+', choices=KINETIC_MODELS, default=off,
-                       help='kinetic models to fit (default: patlak etofts)')
-    group.add_argument('--leakage-aif', choices=AIF_CHOICES, default=off,
-                       help="arterial input: auto takes the user's mask, else detects an artery, "
-                            'else the population function of Parker (default: auto)')
-    group.add_argument('--leakage-hematocrit', metavar='FRACTION', type=_fraction, default=off,
-                       help=f'default: {LeakageConfig.hematocrit}')
-    group.add_argument('--leakage-r1', metavar='R1', type=_number, default=off,
-                       help=f'relaxivity of the agent, 1/(mM s); default: {LeakageConfig.r1}')
-    group.add_argument('--leakage-t10', dest='leakage_t10_s', metavar='S', type=_number,
-                       default=off, help='T1 of tissue where there is neither a T1 map nor a VFA '
-                                         f'series, s; default: {LeakageConfig.t10_s}')
-    group.add_argument('--leakage-t10-blood', dest='leakage_t10_blood_s', metavar='S',
-                       type=_number, default=off,
-                       help=f'T1 of blood, s; default: {LeakageConfig.t10_blood_s}')
+    group.add_argument(
+        '--leakage-no-moco',
+        dest='leakage_moco',
+        action='store_false',
+        default=off,
+        help='do not align the frames of the series',
+    )
+    group.add_argument(
+        '--leakage-models',
+        nargs='+',
+        choices=KINETIC_MODELS,
+        default=off,
+        help='kinetic models to fit (default: patlak etofts)',
+    )
+    group.add_argument(
+        '--leakage-aif',
+        choices=AIF_CHOICES,
+        default=off,
+        help="arterial input: auto takes the user's mask, else detects an artery, "
+        'else the population function of Parker (default: auto)',
+    )
+    group.add_argument(
+        '--leakage-hematocrit',
+        metavar='FRACTION',
+        type=_fraction,
+        default=off,
+        help=f'default: {LeakageConfig.hematocrit}',
+    )
+    group.add_argument(
+        '--leakage-r1',
+        metavar='R1',
+        type=_number,
+        default=off,
+        help=f'relaxivity of the agent, 1/(mM s); default: {LeakageConfig.r1}',
+    )
+    group.add_argument(
+        '--leakage-t10',
+        dest='leakage_t10_s',
+        metavar='S',
+        type=_number,
+        default=off,
+        help='T1 of tissue where there is neither a T1 map nor a VFA '
+        f'series, s; default: {LeakageConfig.t10_s}',
+    )
+    group.add_argument(
+        '--leakage-t10-blood',
+        dest='leakage_t10_blood_s',
+        metavar='S',
+        type=_number,
+        default=off,
+        help=f'T1 of blood, s; default: {LeakageConfig.t10_blood_s}',
+    )
     group.add_argument('--leakage-threshold', metavar='PERCENT', type=_number, default=off,
-                       help="RLS above which a voxel leaks; default: the model card's")  # fmt: skip
+                       help="RLS of a leaking voxel; default: the model card's")  # fmt: skip
 
 
 def _add_compute_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('how to run')
-    group.add_argument('-w', '--work-dir', metavar='DIR', type=Path, default=Path('work'),
-                       help='intermediate files; keep it to resume (default: ./work)')
-    group.add_argument('--clean-workdir', action='store_true',
-                       help="remove this app's intermediate files first")
-    group.add_argument('--nprocs', '--n-cpus', metavar='N', type=_positive, default=cpu_count(),
-                       help='processors of all steps together (default: all this job may use)')
-    group.add_argument('--omp-nthreads', metavar='N', type=_positive,
-                       help='threads of one step (default: --nprocs, at most 4)')
-    group.add_argument('--mem', dest='mem_gb', metavar='SIZE', type=memory_gb,
-                       default=available_memory_gb(),
-                       help='memory of all steps together, such as 16GB (default: 90%% of this '
-                            "job's)")
-    group.add_argument('--device', default='auto', metavar='DEVICE',
-                       help='auto, cpu, cuda or cuda:N (default: auto)')
-    group.add_argument('--weights-dir', metavar='DIR', type=Path,
-                       help='folder with <room>.safetensors and its <room>.json')
-    group.add_argument('--nipype-plugin-file', metavar='FILE', type=Path,
-                       help='YAML with plugin and plugin_args of another Nipype scheduler')
+    group.add_argument(
+        '-w',
+        '--work-dir',
+        metavar='DIR',
+        type=Path,
+        default=Path('work'),
+        help='intermediate files; keep it to resume (default: ./work)',
+    )
+    group.add_argument(
+        '--clean-workdir', action='store_true', help="remove this app's intermediate files first"
+    )
+    group.add_argument(
+        '--nprocs',
+        '--n-cpus',
+        metavar='N',
+        type=_positive,
+        default=cpu_count(),
+        help='processors of all steps together (default: all this job may use)',
+    )
+    group.add_argument(
+        '--omp-nthreads',
+        metavar='N',
+        type=_positive,
+        help='threads of one step (default: --nprocs, at most 4)',
+    )
+    group.add_argument(
+        '--mem',
+        dest='mem_gb',
+        metavar='SIZE',
+        type=memory_gb,
+        default=available_memory_gb(),
+        help="memory of all steps together, such as 16GB (default: 90%% of this job's)",
+    )
+    group.add_argument(
+        '--device',
+        default='auto',
+        metavar='DEVICE',
+        help='auto, cpu, cuda or cuda:N (default: auto)',
+    )
+    group.add_argument(
+        '--weights-dir',
+        metavar='DIR',
+        type=Path,
+        help='folder with <room>.safetensors and its <room>.json',
+    )
+    group.add_argument(
+        '--nipype-plugin-file',
+        metavar='FILE',
+        type=Path,
+        help='YAML with plugin and plugin_args of another Nipype scheduler',
+    )
     group.add_argument('-v', '--verbose', action='count', default=0,
                        help='-v each step, -vv the log of Nipype')  # fmt: skip
 

@@ -34,7 +34,7 @@ class RunProgress:
         self._tasks: dict[str, TaskID] = {}
         self._live: Progress | None = None
         if self._console.is_terminal:
-            # No refresh thread: Nipype forks its workers, and a thread's locks do not survive that.
+            # No refresh thread: Nipype forks its workers, and its locks would not survive that.
             self._live = Progress(
                 TextColumn('{task.fields[label]}'),
                 BarColumn(),

@@ -277,9 +277,9 @@ def _reports_only(config: Config) -> RunOutcome:
 
 
 def _group(config: Config) -> RunOutcome:
-    from ..group import write_group
+    from ..group.tables import run_group
 
-    result = write_group(config.run.output_dir, config.run.bids_dir)
+    result = run_group(config)
     missing = ''
     if result.missing:
         missing = f' Without results: {", ".join(f"sub-{label}" for label in result.missing)}.'

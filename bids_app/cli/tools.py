@@ -69,7 +69,7 @@ def _fetch_template(name: str) -> int:
             for query in ({'suffix': 'T1w', 'desc': None}, {'suffix': 'mask', 'desc': 'brain'}):
                 api.get(space.name, resolution=space.resolution, extension='.nii.gz', **query)
         # TemplateFlow lets through whatever its download layer raises.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise MissingInputError(
                 f'{name} could not be fetched ({error}): check the internet connection and the '
                 "template's name."

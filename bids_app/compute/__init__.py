@@ -1,1 +1,1 @@
-
+"""What rooms share: devices, weights, child programs, images, training."""

@@ -9,11 +9,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
+from nibabel.filebasedimages import ImageFileError
+from nibabel.wrapstruct import WrapStructError
 
 from ..errors import BadDataError, InputOutputError, MissingInputError
 
@@ -29,11 +31,11 @@ GZIP_LEVEL = 1
 FRAME_BLOCK = 16
 
 
-_BAD_GZIP = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
-_NO_NIFTI = (
+_BAD_GZIP: tuple[type[Exception], ...] = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
+_NO_NIFTI: tuple[type[Exception], ...] = (
     nib.spatialimages.HeaderDataError,
-    nib.filebasedimages.ImageFileError,
-    nib.wrapstruct.WrapStructError,
+    ImageFileError,
+    WrapStructError,
     ValueError,
 )
 
@@ -94,7 +96,7 @@ def read_image(path: Path) -> nib.Nifti1Image:
     """
     try:
         content = _uncompressed(path)
-        header_class: type = nib.Nifti1Image
+        header_class: Any = nib.Nifti1Image
         if len(content) >= 4 and int.from_bytes(content[:4], 'little') in (540, 0x1C020000):
             header_class = nib.Nifti2Image
         image = header_class.from_bytes(
@@ -151,11 +153,7 @@ def read_header(path: Path) -> nib.Nifti1Header:
         raise BadDataError(
             f'{path} is a truncated or damaged gzip file: copy it again from its source.'
         ) from error
-    except (
-        nib.spatialimages.HeaderDataError,
-        nib.wrapstruct.WrapStructError,
-        ValueError,
-    ) as error:
+    except _NO_NIFTI as error:
         raise BadDataError(f'{path} is not a readable NIfTI file ({error}).') from error
     except OSError as error:
         raise InputOutputError(f'{path} cannot be read ({error.strerror or error}).') from error

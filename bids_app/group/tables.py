@@ -122,7 +122,6 @@ def write_group(
     table = output_dir / TABLE
     write_text(table, _as_tsv(rows))
     write_text(table.with_suffix('.json'), json.dumps(data_dictionary(), indent=2) + '\n')
-    _hide_from_validator(output_dir, rows)
     groups = {
         label: cells[GROUP_COLUMN]
         for label, cells in participants.items()
@@ -233,19 +232,3 @@ def data_dictionary() -> dict[str, Any]:
             'Units': metric.units,
         }
     return dictionary
-
-
-def _hide_from_validator(output_dir: Path, rows: list[dict[str, str]]) -> None:
-    """
-    Add the table to ``.bidsignore`` where a subject has several rows.
-
-    BIDS 1.11.1 lets ``participant_id`` stand only once in a phenotype table, so the validator
-    calls one row per session an error.
-    """
-    if len({row['participant_id'] for row in rows}) == len(rows):
-        return
-    path = output_dir / '.bidsignore'
-    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
-    pattern = f'{TABLE.with_suffix(".*").as_posix()}'
-    if pattern not in lines:
-        write_text(path, '\n'.join([*lines, pattern]) + '\n')

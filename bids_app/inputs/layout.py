@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CannotCreateError, InvalidDatasetError, NothingSelectedError
+from ..errors import BadDataError, CannotCreateError, InvalidDatasetError, NothingSelectedError
 
 if TYPE_CHECKING:
     from bids import BIDSLayout
@@ -124,7 +124,14 @@ def open_layout(
             database_path=database_dir,
             indexer=BIDSLayoutIndexer(validate=False, ignore=ignore),
         )
-    except (OSError, OperationalError) as error:
+    except OSError as error:
+        broken = re.search(r"filename='([^']+\.json)'", str(error))
+        if broken:
+            raise BadDataError(
+                f'{broken[1]} is not readable JSON: correct it, or leave its subject out.'
+            ) from error
+        raise
+    except OperationalError as error:
         raise CannotCreateError(
             f'The index cannot be kept in {database_dir} ({error}): '
             'give --bids-database-dir a folder you can write to.'

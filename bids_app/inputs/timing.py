@@ -24,6 +24,9 @@ MAX_EXCITATION_TR_S = 0.1
 # Two fields that give the spacing of frames may differ by rounding, not more.
 RELATIVE_AGREEMENT = 0.02
 
+# What writers of NIfTI leave in pixdim[4] when nobody told them the time step.
+UNSET_STEP_S = 1.0
+
 NIFTI_TIME_UNIT_S = {'sec': 1.0, 'msec': 1e-3, 'usec': 1e-6, 'unknown': 1.0}
 
 
@@ -79,6 +82,8 @@ def dce_timing(
     step = pixdim4 * NIFTI_TIME_UNIT_S.get(time_unit, 1.0)
     # RepetitionTime alone may be one in ms: the header then speaks against it.
     doubtful = list(candidates) == ['RepetitionTime'] and time_unit != 'unknown'
+    if step == UNSET_STEP_S:
+        step = 0.0
     if (doubtful or not candidates) and MIN_FRAME_S <= step <= MAX_FRAME_S:
         candidates['pixdim[4]'] = np.arange(n_frames) * step
     if not candidates:
@@ -120,7 +125,7 @@ def _candidates(metadata: Mapping[str, Any], path: Path, n_frames: int) -> dict[
     return found
 
 
-def _means_volumes(repetition: float, metadata: Mapping[str, Any], others: bool) -> bool:  # noqa: FBT001
+def _means_volumes(repetition: float, metadata: Mapping[str, Any], others: bool) -> bool:
     """Whether RepetitionTime is the time between volumes, not between excitations."""
     if others and repetition < MIN_FRAME_S:
         return False

@@ -120,9 +120,8 @@ def _read_metadata(path: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _copy(source: Path, target: Path) -> None:
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        if target.read_bytes() == source.read_bytes():
-            return
+    if target.exists() and target.read_bytes() == source.read_bytes():
+        return
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 

@@ -186,7 +186,16 @@ def output_path(output: Output, source: Path | str, space: dict[str, str] | None
 
 def bidsignore_lines() -> list[str]:
     """Lines of ``.bidsignore``: our own folders, then each name that BIDS does not know yet."""
-    lines = {'logs', 'sub-*/figures', 'sub-*.html', 'group*.html', 'CITATION.md', '*.lock'}
+    # BIDS wants one row a subject in phenotype/; ours has one a session, as cohorts need.
+    lines = {
+        'phenotype/neurolesion.*',
+        'logs',
+        'sub-*/figures',
+        'sub-*.html',
+        'group*.html',
+        'CITATION.md',
+        '*.lock',
+    }
     for spec in all_specs():
         for output in spec.outputs.values():
             if not output.standard:

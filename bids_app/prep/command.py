@@ -133,5 +133,12 @@ def resample_maps(request: Request) -> dict[str, Any]:
 
 if __name__ == '__main__':
     sys.exit(
-        run_child({'strip': strip, 'register': register, 'coregister': coregister, 'resample': resample_maps})
+        run_child(
+            {
+                'strip': strip,
+                'register': register,
+                'coregister': coregister,
+                'resample': resample_maps,
+            }
+        )
     )

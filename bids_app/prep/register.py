@@ -84,8 +84,8 @@ def register_to_template(
     both = (warped != 0) & (brain != 0)
     if both.sum() < MIN_OVERLAP_VOXELS:
         raise BadDataError(
-            f'{moving} could not be registered to {template.name}: check its orientation and field '
-            'of view, or leave that space out of --output-spaces.'
+            f'{moving} could not be registered to {template.name}: check its orientation and '
+            'field of view, or leave that space out of --output-spaces.'
         )
     correlation = float(np.corrcoef(warped[both], brain[both])[0, 1])
     return Normalization(forward, inverse, correlation if np.isfinite(correlation) else 0.0)
@@ -99,13 +99,11 @@ def bias_correct(image: Path, mask: Path, output: Path) -> None:
     """Correct the bias field with N4 and keep the input's grid and header codes."""
     import ants
 
-    source = ants.image_read(str(image))
-    if source.dimension != 3:
-        raise BadDataError(
-            f'{image} has {source.dimension} dimensions where a 3D image is needed.'
-        )
     corrected = ants.n4_bias_field_correction(
-        source, shrink_factor=4, convergence={'iters': [30, 30, 20], 'tol': 1e-4}
+        ants.image_read(str(image)),
+        mask=ants.image_read(str(mask)),
+        shrink_factor=4,
+        convergence={'iters': [30, 30, 20], 'tol': 1e-4},
     )
     with atomic_path(output) as temporary:
         ants.image_write(corrected, str(temporary))

@@ -78,7 +78,9 @@ def init_anat_wf(t1w: Path, user_mask: Path | None, place: Place) -> Workflow:
     """
     workflow = Workflow(name='anat_wf')
     fields = [f'to_{space.node_suffix}' for space, _ in place.spaces]
-    outputnode = Node(niu.IdentityInterface(fields=['t1w', 't1w_mask', *fields]), name='outputnode')
+    outputnode = Node(
+        niu.IdentityInterface(fields=['t1w', 't1w_mask', *fields]), name='outputnode'
+    )
     strip = init_strip_node(place)
     strip.inputs.in_file = str(t1w)
     ds_t1w = place.sink('prep', t1w, 'ds_t1w')
@@ -99,7 +101,7 @@ def init_anat_wf(t1w: Path, user_mask: Path | None, place: Place) -> Workflow:
             (template_wf, outputnode, [('register.to_template', f'to_{space.node_suffix}')]),
         ])  # fmt: skip
     mask_text = (
-        'the brain mask is the user\'s own'
+        "the brain mask is the user's own"
         if user_mask
         else 'the brain was masked with deepbet [@fisch2024]'
     )
@@ -122,7 +124,11 @@ def init_strip_node(place: Place) -> Node:
 
 
 def init_register_node(
-    space: Space, template: TemplateFiles, place: Place, *, deformable: bool, name: str = 'register'
+    template: TemplateFiles,
+    place: Place,
+    *,
+    deformable: bool,
+    name: str = 'register',
 ) -> Node:
     """Node that registers a brain to a template."""
     interface = Register(
@@ -134,9 +140,7 @@ def init_register_node(
     return place.child(interface, name, REGISTRATION_GB)
 
 
-def init_template_wf(
-    t1w: Path, space: Space, template: TemplateFiles, place: Place
-) -> Workflow:
+def init_template_wf(t1w: Path, space: Space, template: TemplateFiles, place: Place) -> Workflow:
     """
     Register a T1w image to one template and write it there.
 
@@ -146,7 +150,7 @@ def init_template_wf(
     resample.in_files : T1w image and brain mask
     """
     workflow = Workflow(name=f'{space.node_suffix}_wf')
-    register = init_register_node(space, template, place, deformable=True)
+    register = init_register_node(template, place, deformable=True)
     transforms = Node(niu.Merge(2), name='transforms', run_without_submitting=True)
     ds_transforms = place.sink('prep', t1w, 'ds_transforms', space)
     resample = init_resample_node(place, template, {'t1w': 'linear', 'brain_mask': 'nearest'})
@@ -168,5 +172,3 @@ def init_resample_node(
     """Node that brings maps onto a template's grid."""
     interface = ResampleMaps(reference=str(template.t1w), interpolation=interpolation)
     return place.child(interface, name, RESAMPLE_GB)
-
-

@@ -13,7 +13,9 @@ BASE = ['/data/bids', '/data/out', 'participant']
 
 
 def test_labels_lose_their_prefix_and_double_entries():
-    config = parse([*BASE, '--participant-label', 'sub-01', '02', '01', '--session-label', 'ses-b'])
+    config = parse(
+        [*BASE, '--participant-label', 'sub-01', '02', '01', '--session-label', 'ses-b']
+    )
     assert config.run.participant_label == ('01', '02')
     assert config.run.session_label == ('b',)
 

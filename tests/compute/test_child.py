@@ -10,7 +10,7 @@ from nipype.interfaces.base import File, TraitedSpec, traits
 
 from bids_app.compute.child import FAILURE_FILE, ChildCommand, ChildInputSpec
 
-PROGRAM = '''
+PROGRAM = """
 import os, pathlib, signal, sys
 from bids_app.compute.child import run_child
 from bids_app.errors import BadDataError
@@ -33,7 +33,7 @@ def full(request):
     raise OSError(28, 'No space left on device', 'out.txt')
 
 sys.exit(run_child({f.__name__: f for f in (good, bad, killed, broken, full)}))
-'''
+"""
 
 
 class _InputSpec(ChildInputSpec):

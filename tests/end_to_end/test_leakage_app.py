@@ -144,7 +144,7 @@ def test_killed_child_leaves_nothing_partial_and_the_next_run_completes(slab):
     out, work = slab.root.parent / 'out', slab.root.parent / 'work'
     command = [*APP, str(slab.root), str(out), 'participant', '-w', str(work), '--nprocs', '2']
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    victim = _wait_for_child(b'bids_app.analyses.leakage.command', b'fit_leakage', process)
+    victim = _wait_for_child(work, 'fit_leakage', process)
     os.kill(victim, signal.SIGKILL)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 1, stdout + stderr
@@ -159,18 +159,18 @@ def test_killed_child_leaves_nothing_partial_and_the_next_run_completes(slab):
     assert files_of(out) == (EXPECTED / 'leakage.txt').read_text().split()
 
 
-def _wait_for_child(module, folder, process):
+def _wait_for_child(work, step, process):
     """Process id of the child program that works in a node's folder."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         for entry in Path('/proc').iterdir():
             if entry.name.isdigit():
                 try:
-                    line = (entry / 'cmdline').read_bytes()
-                    here = os.fsencode((entry / 'cwd').readlink())
+                    here = (entry / 'cwd').readlink()
+                    program = b'leakage.command' in (entry / 'cmdline').read_bytes()
                 except OSError:
                     continue
-                if module in line and here.endswith(folder):
+                if program and here.name == step and here.is_relative_to(work):
                     return int(entry.name)
         time.sleep(0.02)  # the process table has no event to wait for
     raise AssertionError('the child program never started')

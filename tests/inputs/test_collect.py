@@ -73,7 +73,9 @@ def test_only_wanted_subjects_are_indexed(tmp_path):
 
 def test_filter_file(tmp_path):
     root = make(
-        tmp_path / 'd', 'sub-01/perf/sub-01_acq-a_dce.nii.gz', 'sub-01/perf/sub-01_acq-b_dce.nii.gz'
+        tmp_path / 'd',
+        'sub-01/perf/sub-01_acq-a_dce.nii.gz',
+        'sub-01/perf/sub-01_acq-b_dce.nii.gz',
     )
     path = tmp_path / 'filter.json'
     path.write_text(json.dumps({'dce': {'acquisition': 'b'}}))

@@ -60,11 +60,16 @@ def test_excitation_time(metadata, tr_s):
 @pytest.mark.parametrize(
     ('metadata', 'header', 'words'),
     [
-        ({}, (1.0, 'unknown'), None),
+        ({}, (2.0, 'unknown'), None),
+        ({}, (1.0, 'sec'), 'add FrameTimesStart'),
         ({}, (0.0, 'sec'), 'add FrameTimesStart'),
         ({'RepetitionTime': 0.005}, (0.0, 'sec'), 'add FrameTimesStart'),
         ({'TemporalResolution': 4000.0}, (0.0, 'sec'), 'looks like ms'),
-        ({'TemporalResolution': 4, 'RepetitionTimeExcitation': 8.29}, (0.0, 'sec'), 'looks like ms'),
+        (
+            {'TemporalResolution': 4, 'RepetitionTimeExcitation': 8.29},
+            (0.0, 'sec'),
+            'looks like ms',
+        ),
         ({'RepetitionTime': 8.29}, (15.84, 'sec'), 'contradictory'),
         ({'TemporalResolution': 15.84, 'RepetitionTime': 8.29}, (0.0, 'sec'), 'contradictory'),
         ({'FrameTimesStart': [0, 4, 8]}, (0.0, 'sec'), 'lists 3'),

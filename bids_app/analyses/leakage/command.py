@@ -20,9 +20,9 @@ from ...errors import BadDataError
 from ...prep.brainmask import mask_by_intensity
 from .model.autoencoder import LeakageAutoencoder, load_autoencoder
 from .model.bolus import BolusArrival, estimate_arrival
-from .model.maps import ArterialInput, Tracer, choose_aif, fit_models
+from .model.maps import ArterialInput, Tracer, choose_aif, fit_models, tissue_concentration
 from .model.motion import Motion, estimate_motion, sample_moved
-from .model.relaxation import fit_t1_vfa_nonlinear, signal_to_concentration
+from .model.relaxation import fit_t1_vfa_nonlinear
 from .model.residual import ResidualSignals, reconstruct, residual_signals
 
 Request = dict[str, Any]
@@ -167,24 +167,25 @@ class _Fit:
         full[self.brain] = values
         return full
 
-    def t10(self) -> float | np.ndarray:
-        """T1 before contrast: map, VFA series or the default, s."""
+    def t10(self, mask: np.ndarray) -> float | np.ndarray:
+        """T1 before contrast inside a mask: map, VFA series or the default, s."""
         default = float(self.settings['t10_s'])
         if 't1_map' in self.request:
             path = Path(self.request['t1_map'])
-            values = self._on_grid(path)[self.brain]
+            values = self._on_grid(path)[mask]
             if np.mean(values > UNITS_MS) > 0.5:
                 raise BadDataError(f'{path} seems to hold T1 in ms: BIDS wants seconds.')
             return self._physical(values, default, f'T1 map {path.name}')
         if 'vfa_files' in self.request:
             paths = [Path(name) for name in self.request['vfa_files']]
-            signals = np.stack([self._on_grid(path)[self.brain] for path in paths], axis=1)
+            signals = np.stack([self._on_grid(path)[mask] for path in paths], axis=1)
             angles = np.asarray(self.request['vfa_flip_angles_deg'])
             values, _ = fit_t1_vfa_nonlinear(signals, angles, self.request['vfa_tr_s'])
             values = self._physical(
                 values.astype(np.float32), default, f'nonlinear fit to {len(paths)} VFA images'
             )
-            self.maps['t1map'] = values
+            if mask is self.brain:
+                self.maps['t1map'] = values
             return values
         self.common['T10Source'] = f'assumed {default:g} s everywhere'
         return default
@@ -204,7 +205,7 @@ class _Fit:
                 f'{self.path}: the {source} holds no T1 between {T1_RANGE_S[0]} and '
                 f'{T1_RANGE_S[1]} s inside the brain: check its unit (s) and its position.'
             )
-        share = f'; {default:g} s in the {bad.mean():.1%} of voxels without a plausible value'
+        share = f'; {default:g} s in {int(bad.sum())} voxels without a plausible value'
         self.common['T10Source'] = source + (share if bad.any() else '')
         return np.where(bad, np.float32(default), values)
 
@@ -239,16 +240,19 @@ class _Fit:
             settings['hematocrit'],
             settings['t10_blood_s'],
         )
-        baseline = self.series[:, : self.arrival.frame].mean(axis=1)
-        concentration = signal_to_concentration(
-            self.series, baseline, self.t10(), tracer.tr_s, tracer.flip_angle_deg, tracer.r1
+        t10 = self.t10(self.brain)
+        concentration, n_saturated = tissue_concentration(
+            self.series, self.arrival.frame, t10, tracer
         )
+        measured = t10 if isinstance(t10, np.ndarray) else None
         user = None
         if 'aif_mask' in request and settings['aif'] == 'auto':
-            user = self._curves(read_mask(Path(request['aif_mask']), self.image))
+            artery = read_mask(Path(request['aif_mask']), self.image)
+            own = tracer.t10_blood_s if measured is None else self.t10(artery)
+            user = self._curves(artery), own
         onset = (self.arrival.time_s, self.arrival.frame)
         aif = choose_aif(
-            self.series, concentration, self.times, onset, tracer, settings['aif'], user
+            self.series, concentration, self.times, onset, tracer, settings['aif'], user, measured
         )
         found = fit_models(
             concentration, aif.plasma, self.times, settings['models'], request['device']
@@ -260,7 +264,10 @@ class _Fit:
             'AIFVoxels': aif.n_voxels,
             'Hematocrit': tracer.hematocrit,
             'ContrastRelaxivity': tracer.r1,
-            'BloodT10': tracer.t10_blood_s,
+            'BloodT10Source': 'as T10Source'
+            if measured is not None
+            else f'assumed {tracer.t10_blood_s:g} s',
+            'VoxelsSaturated': n_saturated,
         }
         return aif
 
@@ -335,9 +342,7 @@ def _write_curves(
         table[name] = np.where(found.measured, found.enhancement[row] * 100, np.nan)
         table[f'{name}_expected'] = found.expected[row] * 100
     table['aif'] = np.nan if aif is None else np.interp(found.times_s, state.times, aif.plasma)
-    write_text(
-        Path('curves.tsv'), table.round(4).to_csv(sep='\t', index=False, na_rep='n/a')
-    )
+    write_text(Path('curves.tsv'), table.round(4).to_csv(sep='\t', index=False, na_rep='n/a'))
 
 
 def _summarise(state: _Fit, leaking: np.ndarray) -> None:

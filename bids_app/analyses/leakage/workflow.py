@@ -275,7 +275,7 @@ def _directly(parts: _Parts, series: _Series, place: Place) -> None:
         workflow.connect(strip, 'brain_mask', parts.fit_leakage, 'brain_mask')
     for space, template in place.spaces:
         name = f'register_{space.node_suffix}'
-        register = init_register_node(space, template, place, deformable=False, name=name)
+        register = init_register_node(template, place, deformable=False, name=name)
         ds_transform = place.sink(ROOM, series.path, f'ds_transform_{space.node_suffix}', space)
         workflow.connect([
             (strip, register, [('brain', 'in_file')]),
@@ -290,9 +290,7 @@ def _resample_to(
     """Add resampling to one template and its sink."""
     space, template = next(pair for pair in place.spaces if pair[0].node_suffix == suffix)
     rules = {
-        key: output.resample
-        for key, output in load_spec(ROOM).outputs.items()
-        if output.resample
+        key: output.resample for key, output in load_spec(ROOM).outputs.items() if output.resample
     }
     maps = Node(niu.Merge(2), name=f'maps_{suffix}', run_without_submitting=True)
     resample = init_resample_node(place, template, rules, f'resample_{suffix}')

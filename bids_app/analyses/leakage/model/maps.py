@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MIN_AGREEMENT: Final = 0.8
 """Correlation of arterial voxels with their mean below which a detected AIF is not trusted."""
 MIN_AIF_VOXELS: Final = 3
+MIN_SAFE_BASELINE: Final = 3
+MAX_CONCENTRATION: Final = 20.0
+"""In mM; whole blood at the first pass of a double dose stays below."""
 ENHANCING_FRACTION: Final = 0.05
 """Share of voxels, those whose concentration varies most, over which fit quality is summarised."""
 
@@ -82,9 +85,70 @@ class KineticMaps(NamedTuple):
     r2: dict[str, float]
 
 
-def measured_aif(series: np.ndarray, n_baseline: int, tracer: Tracer) -> np.ndarray:
+def tissue_concentration(
+    series: np.ndarray, n_baseline: int, t10_s: float | np.ndarray, tracer: Tracer
+) -> tuple[np.ndarray, int]:
     """
-    Plasma concentration from the mean signal of arterial voxels.
+    Concentration of every voxel, with samples that no tissue can hold filled in time.
+
+    Parameters
+    ----------
+    series : ndarray, shape (n_voxels, n_times)
+        Signal.
+    n_baseline : int
+        Frames before the bolus. Of three or more the last is left out: arteries may already
+        enhance in it, which frame by frame acquisition does not tell.
+    t10_s : float or ndarray of float, shape (n_voxels,)
+        T1 before contrast, in s.
+    tracer : Tracer
+        Acquisition and contrast agent.
+
+    Returns
+    -------
+    concentration : ndarray of float, shape (n_voxels, n_times)
+        In mM.
+    n_saturated : int
+        Voxels in which samples above `MAX_CONCENTRATION` were interpolated: their signal is
+        above what a spoiled gradient echo can give, so that it tells no concentration.
+    """
+    used = n_baseline - 1 if n_baseline >= MIN_SAFE_BASELINE else n_baseline
+    concentration = signal_to_concentration(
+        series,
+        series[:, :used].mean(axis=1, dtype=np.float64),
+        t10_s,
+        tracer.tr_s,
+        tracer.flip_angle_deg,
+        tracer.r1,
+    )
+    saturated = np.flatnonzero(concentration.max(axis=1, initial=0.0) > MAX_CONCENTRATION)
+    if saturated.size:
+        concentration[saturated] = _fill(concentration[saturated])
+    return concentration, int(saturated.size)
+
+
+def _fill(curves: np.ndarray) -> np.ndarray:
+    """Interpolate linearly over samples above the limit; the ends take the nearest good one."""
+    good = curves <= MAX_CONCENTRATION
+    frames = np.arange(curves.shape[1])
+    before = np.maximum.accumulate(np.where(good, frames, -1), axis=1)
+    after = np.where(good, frames, curves.shape[1])[:, ::-1]
+    after = np.minimum.accumulate(after, axis=1)[:, ::-1]
+    before, after = (
+        np.where(before < 0, after, before),
+        np.where(after > frames[-1], before, after),
+    )
+    left = np.take_along_axis(curves, np.clip(before, 0, frames[-1]), axis=1)
+    right = np.take_along_axis(curves, np.clip(after, 0, frames[-1]), axis=1)
+    share = (frames - before) / np.maximum(after - before, 1)
+    filled = left + share * (right - left)
+    return np.where(good.any(axis=1, keepdims=True), filled, 0.0).astype(curves.dtype)
+
+
+def measured_aif(
+    series: np.ndarray, n_baseline: int, t10_s: float | np.ndarray, tracer: Tracer
+) -> np.ndarray:
+    """
+    Plasma concentration from the signal of arterial voxels.
 
     Parameters
     ----------
@@ -92,6 +156,8 @@ def measured_aif(series: np.ndarray, n_baseline: int, tracer: Tracer) -> np.ndar
         Signal of the arterial voxels.
     n_baseline : int
         Frames before the bolus.
+    t10_s : float or ndarray of float, shape (n_voxels,)
+        T1 before contrast, in s: measured in these voxels, or that of blood.
     tracer : Tracer
         Acquisition and contrast agent.
 
@@ -100,16 +166,8 @@ def measured_aif(series: np.ndarray, n_baseline: int, tracer: Tracer) -> np.ndar
     ndarray of float64, shape (n_times,)
         In mM of plasma.
     """
-    curve = np.asarray(series, dtype=np.float64).mean(axis=0, keepdims=True)
-    blood = signal_to_concentration(
-        curve,
-        curve[:, :n_baseline].mean(axis=1),
-        tracer.t10_blood_s,
-        tracer.tr_s,
-        tracer.flip_angle_deg,
-        tracer.r1,
-    )
-    return np.asarray(np.maximum(blood[0], 0.0) / (1.0 - tracer.hematocrit))
+    blood, _ = tissue_concentration(np.asarray(series, np.float64), n_baseline, t10_s, tracer)
+    return np.asarray(np.maximum(blood.mean(axis=0), 0.0) / (1.0 - tracer.hematocrit))
 
 
 def choose_aif(
@@ -119,7 +177,8 @@ def choose_aif(
     arrival: tuple[float, int],
     tracer: Tracer,
     choice: str = 'auto',
-    user_series: np.ndarray | None = None,
+    user: tuple[np.ndarray, float | np.ndarray] | None = None,
+    t10_s: float | np.ndarray | None = None,
 ) -> ArterialInput:
     """
     Take the user's artery, else detect one, else use a population function.
@@ -136,8 +195,10 @@ def choose_aif(
         Acquisition and contrast agent.
     choice : {'auto', 'detect', 'parker', 'georgiou'}
         ``auto`` goes through all three; ``detect`` leaves a user's artery out.
-    user_series : ndarray, shape (n_voxels, n_times), optional
-        Signal of the voxels inside the user's artery mask.
+    user : tuple of ndarray, shape (n_voxels, n_times), and T1 in s, optional
+        Signal and T1 of the voxels inside the user's artery mask.
+    t10_s : ndarray of float, shape (n_voxels,), optional
+        Measured T1 of the voxels to search, in s; that of blood is taken where there is none.
 
     Returns
     -------
@@ -145,14 +206,15 @@ def choose_aif(
         With the reason in ``source`` where a population function had to stand in.
     """
     onset_s, frame = arrival
-    if choice == 'auto' and user_series is not None:
-        plasma = measured_aif(user_series, frame, tracer)
-        return ArterialInput(plasma, 'mean of the user\'s artery mask', len(user_series))
+    if choice == 'auto' and user is not None:
+        plasma = measured_aif(user[0], frame, user[1], tracer)
+        return ArterialInput(plasma, "mean of the user's artery mask", len(user[0]))
     reason = ''
     if choice in {'auto', 'detect'}:
         found = detect_aif(concentration, times_s, frame)
         if len(found.voxels) >= MIN_AIF_VOXELS and found.agreement >= MIN_AGREEMENT:
-            plasma = measured_aif(series[found.voxels], frame, tracer)
+            t10_aif = tracer.t10_blood_s if t10_s is None else np.asarray(t10_s)[found.voxels]
+            plasma = measured_aif(series[found.voxels], frame, t10_aif, tracer)
             return ArterialInput(plasma, 'detected in the series', len(found.voxels))
         reason = ', since no artery could be detected in the series'
     name = choice if choice in POPULATION_AIFS else DEFAULT_POPULATION
