@@ -71,7 +71,7 @@ def slab_series(seed: int = 0) -> np.ndarray:
     n_voxels = tissue.sum()
     ktrans = np.where(leak[tissue], 0.12, 1e-4)
     vp = np.where(artery[tissue], 0.55, np.where(leak[tissue], 0.02, 0.03))
-    curves = extended_tofts(plasma, times, ktrans, vp, np.full(n_voxels, 0.35))
+    curves = extended_tofts(plasma, times, ktrans, ve=np.full(n_voxels, 0.35), vp=vp)
     t10 = np.where(artery[tissue], 1.65, 1.3)
     signal = concentration_to_signal(curves, t10, np.full(n_voxels, 8000.0), 0.005, 15.0, 4.5)
     series = np.zeros((*shape, N_FRAMES))

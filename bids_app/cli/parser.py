@@ -140,7 +140,7 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         help="leave out the check of the dataset's root",
     )
     group.add_argument('--bids-database-dir', metavar='DIR', type=Path,
-                       help='keep and reuse the pybids index of the whole dataset here')  # fmt: skip
+                       help='keep and reuse the pybids index of the dataset')  # fmt: skip
 
 
 def _add_workflow_options(parser: argparse.ArgumentParser) -> None:

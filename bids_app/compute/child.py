@@ -25,6 +25,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from .. import __version__
 from ..errors import ExitCode, NeurolesionError
 from .images import write_text
 
@@ -52,6 +53,7 @@ class ChildInputSpec(BaseInterfaceInputSpec):
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='needs the GPU slot')
     device = traits.Str('cpu', usedefault=True, nohash=True, desc='torch device')
     mem_gb = traits.Float(2.0, usedefault=True, nohash=True, desc='memory it needs, in GB')
+    app_version = traits.Str(__version__, usedefault=True, desc='a new version runs anew')
     random_seed = traits.Int(0, usedefault=True, desc='seed of all random steps')
 
 

@@ -31,7 +31,7 @@ GZIP_LEVEL = 1
 FRAME_BLOCK = 16
 
 
-_BAD_GZIP: tuple[type[Exception], ...] = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
+_BAD_GZIP: tuple[Any, ...] = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
 _NO_NIFTI: tuple[type[Exception], ...] = (
     nib.spatialimages.HeaderDataError,
     ImageFileError,
@@ -161,7 +161,7 @@ def read_header(path: Path) -> nib.Nifti1Header:
 
 def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     """
-    Load a 3D image as float32; a 4D file with one volume counts as 3D, and what is not finite is 0.
+    Load a 3D image as float32; one volume in a 4D file counts, and what is not finite is 0.
 
     Raises
     ------

@@ -34,6 +34,9 @@ MAX_ARRIVAL_VOXELS = 50_000
 # T1 of living tissue at 1.5 to 7 T; outside it a map holds noise or another unit.
 T1_RANGE_S = (0.1, 6.0)
 
+# Fewer slices do not show motion through them, and what they show is mostly contrast.
+MIN_MOCO_SLICES = 4
+
 CURVE_PERCENTILE = 99.0
 UNITS_MS = 100.0
 
@@ -74,7 +77,8 @@ def motion(request: Request) -> dict[str, Any]:
     mean = frames[0]
     head = mean > HEAD_FRACTION * np.percentile(mean[mean > 0], 98)
     arrival = _arrival(frames.curves(_sample(head)), times, path)
-    if request['correct']:
+    corrected = request['correct'] and min(image.shape[:3]) >= MIN_MOCO_SLICES
+    if corrected:
         found = estimate_motion(frames, image.affine, arrival.frame)
     else:
         still = np.zeros(len(frames))
@@ -89,7 +93,7 @@ def motion(request: Request) -> dict[str, Any]:
             values = moved.reshape(values.shape)
         baseline += values / arrival.frame
     save_image(baseline, image, Path('baseline.nii.gz'))
-    _write_motion(found, times)
+    _write_motion(found, times, applied=corrected)
     return {
         'baseline': 'baseline.nii.gz',
         'motion': 'motion.tsv',
@@ -97,7 +101,7 @@ def motion(request: Request) -> dict[str, Any]:
     }
 
 
-def _write_motion(found: Motion, times: np.ndarray) -> None:
+def _write_motion(found: Motion, times: np.ndarray, *, applied: bool) -> None:
     names = ['trans_x', 'trans_y', 'trans_z', 'rot_x', 'rot_y', 'rot_z']
     table = pd.DataFrame({'time': times})
     table[names] = found.parameters
@@ -106,6 +110,7 @@ def _write_motion(found: Motion, times: np.ndarray) -> None:
     # Adding 0 turns the minus zero of a still frame into zero.
     write_text(Path('motion.tsv'), (table.round(6) + 0).to_csv(sep='\t', index=False))
     content = {
+        'applied': applied,
         'matrices': found.transforms.tolist(),
         'corrected': found.corrected.tolist(),
         'displacement_mm': found.displacement_mm.tolist(),
@@ -130,6 +135,11 @@ class _Fit:
         self.brain = self._brain()
         self.series = self._curves(self.brain)
         self.arrival = _arrival(self.series, self.times, self.path)
+        if self.settings['moco'] and not self.moved['applied']:
+            self.warnings.append(
+                f'Head motion was not corrected: fewer than {MIN_MOCO_SLICES} slices cannot show '
+                'motion through them.'
+            )
 
     def _brain(self) -> np.ndarray:
         source = self.request.get('brain_mask_source') or 'intensity of the baseline'
@@ -285,7 +295,7 @@ def fit(request: Request) -> dict[str, Any]:
         'ModelVersion': card['version'],
         'WeightsSHA256': request['weights_sha256'],
         'LeakageThreshold': threshold,
-        'MotionCorrected': state.settings['moco'],
+        'MotionCorrected': state.moved['applied'],
         'TimingSource': request['timing_source'],
         'SkullStripped': True,
     }

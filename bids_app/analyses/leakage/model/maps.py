@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from .aif import detect_aif, georgiou_aif, parker_aif
-from .kinetics import fit_2cum, fit_2cxm, fit_extended_tofts, fit_patlak, fit_tofts
+from .kinetics import (
+    ExtendedToftsFit,
+    fit_2cum,
+    fit_2cxm,
+    fit_extended_tofts,
+    fit_patlak,
+    fit_tofts,
+)
 from .relaxation import signal_to_concentration
+from .tissue_models import SECONDS_PER_MINUTE
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +25,15 @@ if TYPE_CHECKING:
 MIN_AGREEMENT: Final = 0.8
 """Correlation of arterial voxels with their mean below which a detected AIF is not trusted."""
 MIN_AIF_VOXELS: Final = 3
+MIN_AIF_SHARE: Final = 0.2
+"""Share of the population's mean concentration that blood reaches and tissue does not."""
 MIN_SAFE_BASELINE: Final = 3
-MAX_CONCENTRATION: Final = 20.0
-"""In mM; whole blood at the first pass of a double dose stays below."""
+MAX_CONCENTRATION: Final = 50.0
+"""In mM: T1 would be as short as TR, where the signal is full and tells no concentration."""
 ENHANCING_FRACTION: Final = 0.05
 """Share of voxels, those whose concentration varies most, over which fit quality is summarised."""
+MAX_RATE_PER_FRAME: Final = 0.25
+"""Backflux kep times frame interval above which exchange is too fast to be told from plasma."""
 
 POPULATION_AIFS: Final = {'parker': parker_aif, 'georgiou': georgiou_aif}
 DEFAULT_POPULATION: Final = 'parker'
@@ -215,7 +227,9 @@ def choose_aif(
         if len(found.voxels) >= MIN_AIF_VOXELS and found.agreement >= MIN_AGREEMENT:
             t10_aif = tracer.t10_blood_s if t10_s is None else np.asarray(t10_s)[found.voxels]
             plasma = measured_aif(series[found.voxels], frame, t10_aif, tracer)
-            return ArterialInput(plasma, 'detected in the series', len(found.voxels))
+            usual = parker_aif(times_s, onset_s, tracer.hematocrit)
+            if plasma.mean() > MIN_AIF_SHARE * usual.mean():
+                return ArterialInput(plasma, 'detected in the series', len(found.voxels))
         reason = ', since no artery could be detected in the series'
     name = choice if choice in POPULATION_AIFS else DEFAULT_POPULATION
     plasma = POPULATION_AIFS[name](times_s, onset_s, tracer.hematocrit)
@@ -251,7 +265,7 @@ def fit_models(
     """
     nonlinear: dict[str, Callable[..., Any]] = {
         'tofts': fit_tofts,
-        'etofts': fit_extended_tofts,
+        'etofts': fit_supported_extended_tofts,
         '2cxm': fit_2cxm,
         '2cum': fit_2cum,
     }
@@ -268,6 +282,52 @@ def fit_models(
                 maps[f'{model}_{name}'] = np.asarray(values, dtype=np.float32)
         r2[model] = _median_r2(np.asarray(fit.residual_ss), energy)
     return KineticMaps(maps, r2)
+
+
+def fit_supported_extended_tofts(
+    concentration: np.ndarray,
+    plasma: np.ndarray,
+    times_s: np.ndarray,
+    device: str | torch.device = 'cpu',
+) -> ExtendedToftsFit:
+    r"""
+    Fit the extended Tofts model, and Patlak's where the data do not support a backflux.
+
+    Where the barrier holds, a fast backflux copies the plasma curve, and the least-squares
+    :math:`K^{trans}` is large and meaningless. A voxel keeps it only if the Bayesian information
+    criterion prefers it to Patlak's model, :math:`n \ln(RSS_P / RSS_E) > \ln n`, and if the
+    frames resolve it, :math:`k_{ep} \Delta t < 0.25`.
+
+    Parameters
+    ----------
+    concentration, plasma, times_s, device
+        As `fit_models`.
+
+    Returns
+    -------
+    ExtendedToftsFit
+        Patlak's ``ktrans`` and ``vp``, and a ``ve`` of 0, in the other voxels.
+
+    References
+    ----------
+    Ewing and Bagher-Ebadian, NMR Biomed 26 (2013) 1028-1041: nested model selection.
+    """
+    full = fit_extended_tofts(concentration, plasma, times_s, device=device)
+    simple = fit_patlak(concentration, plasma, times_s)
+    n_times = len(times_s)
+    tiny = np.finfo(np.float32).tiny
+    gain = n_times * np.log(
+        np.maximum(simple.residual_ss, tiny) / np.maximum(full.residual_ss, tiny)
+    )
+    interval_min = float(np.median(np.diff(times_s))) / SECONDS_PER_MINUTE
+    resolved = full.ktrans * interval_min < MAX_RATE_PER_FRAME * full.ve
+    supported = (gain > np.log(n_times)) & resolved
+    return ExtendedToftsFit(
+        np.where(supported, full.ktrans, simple.ktrans),
+        np.where(supported, full.vp, simple.vp),
+        np.where(supported, full.ve, 0.0),
+        np.where(supported, full.residual_ss, simple.residual_ss),
+    )
 
 
 def _energy(concentration: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ TUKEY = 4.685
 REWEIGHTINGS = 4
 
 # Relative enhancement beyond the head's own that leaves a voxel out.
-MAX_ENHANCEMENT = 0.4
+MAX_ENHANCEMENT = 0.2
 
 # Knots of the tone curve: agent brightens grey matter, white matter and fluid differently.
 N_TONES = 9
