@@ -14,13 +14,20 @@ from ..errors import BadDataError
 # Radius of the opening that cuts scalp and dura from brain.
 OPENING_MM = 4.0
 
+# Shares of the brightest voxels, and of the threshold between brain and scalp or enhancement.
+AIR_FRACTION = 0.1
+BRAIN_FRACTION = 0.5
+
+# Makes the distance across slices so large that it never is the shortest.
+THROUGH_PLANE = 1e6
+
 
 def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """
-    Mask the largest bright compact region of a thin slab or a single slice.
+    Mask the deepest bright region of a thin slab or a single slice.
 
     Registration needs a volume; a slab of a few slices has none. Otsu's threshold on the
-    non-zero voxels, an opening in the plane, the largest component, its holes filled.
+    voxels that are not air, an opening in the plane, the component that reaches deepest, its holes filled.
 
     Parameters
     ----------
@@ -37,9 +44,13 @@ def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     positive = volume[volume > 0]
     if positive.size == 0 or positive.min() == positive.max():
         return np.zeros(volume.shape, dtype=bool)
-    inside = volume > 0.6 * threshold_otsu(positive)
+    # Noise in air would be a class of its own and pull the threshold into skull.
+    bright = volume[volume > AIR_FRACTION * np.percentile(positive, 98)]
+    inside = volume > BRAIN_FRACTION * threshold_otsu(bright)
     thin = int(np.argmin(volume.shape)) if min(volume.shape) < 8 else 2
     plane = [axis for axis in range(3) if axis != thin]
+    # Distances count in the plane alone: through a thin slab everything is near its surface.
+    in_plane = np.where(np.arange(3) == thin, THROUGH_PLANE, 1.0)
     radius = max(1, round(OPENING_MM / float(np.mean(np.asarray(spacing_mm)[plane]))))
     disk = np.add.outer(*[np.arange(-radius, radius + 1) ** 2] * 2) <= radius**2
     element = np.expand_dims(disk, thin)
@@ -47,8 +58,10 @@ def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     labels, count = ndimage.label(opened, ndimage.generate_binary_structure(3, 3))
     if count == 0:
         return np.asarray(inside)
-    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    slices = np.moveaxis(largest, thin, 0)
+    # Scalp may have the larger area, but only the brain reaches deep.
+    depth = ndimage.distance_transform_edt(opened, sampling=np.asarray(spacing_mm) * in_plane)
+    deepest = labels == labels[np.unravel_index(int(np.argmax(depth)), depth.shape)]
+    slices = np.moveaxis(deepest, thin, 0)
     filled = np.stack([ndimage.binary_fill_holes(piece) for piece in slices])
     return np.moveaxis(filled, 0, thin)
 

@@ -254,15 +254,17 @@ class _Fit:
         concentration, n_saturated = tissue_concentration(
             self.series, self.arrival.frame, t10, tracer
         )
-        measured = t10 if isinstance(t10, np.ndarray) else None
         user = None
+        blood_t10 = f'assumed {tracer.t10_blood_s:g} s'
         if 'aif_mask' in request and settings['aif'] == 'auto':
             artery = read_mask(Path(request['aif_mask']), self.image)
-            own = tracer.t10_blood_s if measured is None else self.t10(artery)
+            own = tracer.t10_blood_s
+            if isinstance(t10, np.ndarray):
+                own, blood_t10 = self.t10(artery), 'as T10Source'
             user = self._curves(artery), own
         onset = (self.arrival.time_s, self.arrival.frame)
         aif = choose_aif(
-            self.series, concentration, self.times, onset, tracer, settings['aif'], user, measured
+            self.series, concentration, self.times, onset, tracer, settings['aif'], user
         )
         found = fit_models(
             concentration, aif.plasma, self.times, settings['models'], request['device']
@@ -274,9 +276,7 @@ class _Fit:
             'AIFVoxels': aif.n_voxels,
             'Hematocrit': tracer.hematocrit,
             'ContrastRelaxivity': tracer.r1,
-            'BloodT10Source': 'as T10Source'
-            if measured is not None
-            else f'assumed {tracer.t10_blood_s:g} s',
+            'BloodT10Source': blood_t10,
             'VoxelsSaturated': n_saturated,
         }
         return aif

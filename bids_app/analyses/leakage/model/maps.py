@@ -190,7 +190,6 @@ def choose_aif(
     tracer: Tracer,
     choice: str = 'auto',
     user: tuple[np.ndarray, float | np.ndarray] | None = None,
-    t10_s: float | np.ndarray | None = None,
 ) -> ArterialInput:
     """
     Take the user's artery, else detect one, else use a population function.
@@ -208,9 +207,8 @@ def choose_aif(
     choice : {'auto', 'detect', 'parker', 'georgiou'}
         ``auto`` goes through all three; ``detect`` leaves a user's artery out.
     user : tuple of ndarray, shape (n_voxels, n_times), and T1 in s, optional
-        Signal and T1 of the voxels inside the user's artery mask.
-    t10_s : ndarray of float, shape (n_voxels,), optional
-        Measured T1 of the voxels to search, in s; that of blood is taken where there is none.
+        Signal and T1 of the voxels inside the user's artery mask. Detected arteries are given
+        the T1 of blood: they are thin, and a T1 map mixes in the tissue around them.
 
     Returns
     -------
@@ -225,8 +223,7 @@ def choose_aif(
     if choice in {'auto', 'detect'}:
         found = detect_aif(concentration, times_s, frame)
         if len(found.voxels) >= MIN_AIF_VOXELS and found.agreement >= MIN_AGREEMENT:
-            t10_aif = tracer.t10_blood_s if t10_s is None else np.asarray(t10_s)[found.voxels]
-            plasma = measured_aif(series[found.voxels], frame, t10_aif, tracer)
+            plasma = measured_aif(series[found.voxels], frame, tracer.t10_blood_s, tracer)
             usual = parker_aif(times_s, onset_s, tracer.hematocrit)
             if plasma.mean() > MIN_AIF_SHARE * usual.mean():
                 return ArterialInput(plasma, 'detected in the series', len(found.voxels))

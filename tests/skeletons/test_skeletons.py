@@ -1,0 +1,74 @@
+"""Graphs for every shape of dataset and set of options, on files that hold only a header."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from bids_app.cli.parser import parse
+from bids_app.inputs.collect import collect_inputs
+from bids_app.pipeline import build_pipeline, queries_of
+
+SKELETONS = yaml.safe_load(Path(__file__).with_name('datasets.yml').read_text())
+
+
+def write(path, shape):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.int16)
+    header.set_zooms((2.5, 2.5, 5.0, 5.0)[: len(shape)])
+    header.set_xyzt_units('mm', 'sec')
+    # No voxels: what only builds a graph must not read them.
+    path.write_bytes(header.binaryblock + b'\0' * 4)
+
+
+@pytest.mark.parametrize('name', SKELETONS)
+def test_graph(tmp_path, name):
+    skeleton = SKELETONS[name]
+    root = tmp_path / 'bids'
+    for file in skeleton['files']:
+        path = root / file.removesuffix('.gz')
+        series = path.name.endswith('_dce.nii')
+        write(path, skeleton.get('shape', [80, 96, 24, 40]) if series else [90, 110, 90])
+        if series:
+            sidecar = {'TemporalResolution': 5.0, 'RepetitionTimeExcitation': 0.005}
+            path.with_suffix('.json').write_text(json.dumps(sidecar | {'FlipAngle': 15}))
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
+    arguments = [root, tmp_path / 'out', 'participant', '-w', tmp_path / 'work']
+    config = parse([*map(str, arguments), *skeleton.get('flags', [])])
+    inputs = collect_inputs(config.run, queries_of(config.run.analyses))
+    pipeline = build_pipeline(config, inputs)
+    assert pipeline.failures == []
+    steps = defaultdict(list)
+    for step in pipeline.steps():
+        steps[pipeline.locate(step)[0].label].append(step.rpartition('.')[2])
+    assert {label: sorted(found) for label, found in steps.items()} == {
+        label: sorted(expected) for label, expected in skeleton['steps'].items()
+    }
+
+
+def test_names_follow_the_rules(tmp_path):
+    """A sink is ds_<output>, a workflow ends in _wf, and each function makes at most 12 nodes."""
+    root = tmp_path / 'bids'
+    for name in ('perf/sub-01_dce.nii', 'anat/sub-01_T1w.nii'):
+        write(root / 'sub-01' / name, [80, 96, 24, 40] if 'dce' in name else [90, 110, 90])
+    (root / 'sub-01/perf/sub-01_dce.json').write_text('{"TemporalResolution": 5.0}')
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
+    config = parse([
+        *(str(root), str(tmp_path / 'out'), 'participant', '-w', str(tmp_path / 'work')),
+        *('--output-spaces', 'MNI152NLin2009aSym:res-2'),
+    ])  # fmt: skip
+    pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(('leakage',))))
+    per_workflow = defaultdict(list)
+    for name in pipeline.workflow.list_node_names():
+        *parents, node = name.split('.')
+        assert all(parent.endswith('_wf') for parent in parents)
+        per_workflow['.'.join(parents)].append(node)
+        interface = type(pipeline.workflow.get_node(name).interface).__name__
+        assert (interface == 'DerivativesSink') == node.startswith('ds_')
+    assert max(map(len, per_workflow.values())) <= 12
