@@ -27,7 +27,8 @@ def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     Mask the deepest bright region of a thin slab or a single slice.
 
     Registration needs a volume; a slab of a few slices has none. Otsu's threshold on the
-    voxels that are not air, an opening in the plane, the component that reaches deepest, its holes filled.
+    voxels that are not air, an opening in the plane, the component that reaches deepest, its
+    holes filled.
 
     Parameters
     ----------

@@ -43,6 +43,7 @@ def checksums(folder, pattern='sub-*/**/*.nii.gz'):
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob(pattern))
+        if path.is_file()
     }
 
 

@@ -258,7 +258,7 @@ class _Fit:
         blood_t10 = f'assumed {tracer.t10_blood_s:g} s'
         if 'aif_mask' in request and settings['aif'] == 'auto':
             artery = read_mask(Path(request['aif_mask']), self.image)
-            own = tracer.t10_blood_s
+            own: float | np.ndarray = tracer.t10_blood_s
             if isinstance(t10, np.ndarray):
                 own, blood_t10 = self.t10(artery), 'as T10Source'
             user = self._curves(artery), own
