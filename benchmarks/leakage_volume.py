@@ -113,7 +113,12 @@ def write_request(folder: Path, times: list[float], device: str) -> None:
     model = find_model('leakage', room, None)
     still = np.tile(np.eye(4), (len(times), 1, 1)).tolist()
     nothing = [0.0] * len(times)
-    moved = {'applied': True, 'matrices': still, 'corrected': [False] * len(times), 'displacement_mm': nothing}
+    moved = {
+        'applied': True,
+        'matrices': still,
+        'corrected': [False] * len(times),
+        'displacement_mm': nothing,
+    }
     (folder / 'transforms.json').write_text(json.dumps(moved))
     defaults = LeakageConfig()
     request = {

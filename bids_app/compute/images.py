@@ -7,6 +7,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
@@ -40,6 +41,19 @@ _NO_NIFTI: tuple[type[Exception], ...] = (
 )
 
 
+def thread_count() -> int:
+    """
+    Threads that this program may use: ``OMP_NUM_THREADS``, else one.
+
+    Examples
+    --------
+    >>> thread_count() >= 1
+    True
+    """
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    return max(1, int(given)) if given.isdecimal() else 1
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """
@@ -68,9 +82,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def _uncompressed(path: Path) -> bytes | memoryview:
+def _uncompressed(path: Path) -> bytes:
     raw = path.read_bytes()
-    return igzip.decompress(raw) if raw[:2] == GZIP_MAGIC else raw
+    return bytes(igzip.decompress(raw)) if raw[:2] == GZIP_MAGIC else raw
 
 
 def read_image(path: Path) -> nib.Nifti1Image:
@@ -99,9 +113,7 @@ def read_image(path: Path) -> nib.Nifti1Image:
         header_class: Any = nib.Nifti1Image
         if len(content) >= 4 and int.from_bytes(content[:4], 'little') in (540, 0x1C020000):
             header_class = nib.Nifti2Image
-        image = header_class.from_bytes(
-            bytes(content) if not isinstance(content, bytes) else content
-        )
+        image = header_class.from_bytes(content)
         _check_length(image, len(content), path)
     except FileNotFoundError as error:
         raise MissingInputError(f'{path} does not exist.') from error
@@ -210,6 +222,18 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> np.ndarray:
     return np.asarray(inside)
 
 
+def _stored(image: nib.Nifti1Image) -> np.ndarray:
+    """Stored numbers of an image; those of `read_image` without a copy, so not to be changed."""
+    proxy = image.dataobj
+    source = image.file_map['image'].fileobj
+    if not isinstance(source, io.BytesIO):
+        return np.asanyarray(proxy.get_unscaled())
+    # Unlike getbuffer(), getvalue() hands out the very bytes that the stream was made from.
+    return np.ndarray(
+        proxy.shape, proxy.dtype, buffer=source.getvalue(), offset=proxy.offset, order='F'
+    )
+
+
 class Frames(Sequence[np.ndarray]):
     """
     The volumes of a 4D image as float32, one at a time, so that no float copy of all exists.
@@ -225,7 +249,7 @@ class Frames(Sequence[np.ndarray]):
     """
 
     def __init__(self, image: nib.Nifti1Image) -> None:
-        self._stored = np.asanyarray(image.dataobj.get_unscaled())
+        self._stored = _stored(image)
         self._slope, self._inter = float(image.dataobj.slope), float(image.dataobj.inter)
         self.shape = self._stored.shape[:3]
 
@@ -272,11 +296,15 @@ class Frames(Sequence[np.ndarray]):
         inside = np.flatnonzero(mask)
         voxels = np.ravel_multi_index(np.unravel_index(inside, mask.shape), mask.shape, order='F')
         series = np.empty((voxels.size, len(self)), np.float32)
-        for start in range(0, len(self), FRAME_BLOCK):
+
+        def gather(start: int) -> None:
             block = np.stack(
-                [flat[:, frame][voxels] for frame in range(start, len(self))[:FRAME_BLOCK]]
+                [flat[:, frame].take(voxels) for frame in range(start, len(self))[:FRAME_BLOCK]]
             )
             series[:, start : start + FRAME_BLOCK] = self._clean(block).T
+
+        with ThreadPoolExecutor(thread_count()) as pool:
+            list(pool.map(gather, range(0, len(self), FRAME_BLOCK)))
         return series
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,10 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from ..errors import BadDataError
+
+# A slab thinner than this gives network and registration too little to hold on to.
+MIN_EXTENT_MM = 40.0
+MIN_SLICES = 8
 
 # Radius of the opening that cuts scalp and dura from brain.
 OPENING_MM = 4.0
@@ -65,6 +70,27 @@ def mask_by_intensity(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     slices = np.moveaxis(deepest, thin, 0)
     filled = np.stack([ndimage.binary_fill_holes(piece) for piece in slices])
     return np.moveaxis(filled, 0, thin)
+
+
+def is_whole_head(shape: Sequence[int], spacing_mm: Sequence[float]) -> bool:
+    """
+    Whether a volume is thick enough for the network and for registration.
+
+    Examples
+    --------
+    >>> is_whole_head((80, 96, 24), (2.5, 2.5, 5.0)), is_whole_head((128, 128, 6), (2, 2, 5))
+    (True, False)
+    """
+    extent_mm = np.asarray(shape[:3]) * np.asarray(spacing_mm[:3], dtype=float)
+    return bool(min(shape[:3]) >= MIN_SLICES and extent_mm.min() >= MIN_EXTENT_MM)
+
+
+def mask_brain(volume: np.ndarray, affine: np.ndarray, path: Path) -> np.ndarray:
+    """Mask the brain by the network on whole heads, by intensity on thin slabs."""
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if is_whole_head(volume.shape, spacing_mm):
+        return mask_by_network(volume, affine, path)
+    return mask_by_intensity(volume, spacing_mm)
 
 
 def mask_by_network(volume: np.ndarray, affine: np.ndarray, path: Path) -> np.ndarray:

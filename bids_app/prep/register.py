@@ -13,10 +13,6 @@ import numpy as np
 from ..compute.images import atomic_path
 from ..errors import BadDataError
 
-# A slab thinner than this gives registration too little to hold on to.
-MIN_EXTENT_MM = 40.0
-MIN_SLICES = 8
-
 # Fields of view this far apart cannot come from one position on the table.
 SAME_TABLE_MM = 60.0
 

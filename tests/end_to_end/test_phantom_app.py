@@ -1,4 +1,4 @@
-"""One phantom head, oblique and not RAS, through masks, registration and maps, against its truth."""
+"""One phantom head, oblique and not RAS, through masks, registration and maps, by its truth."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def test_maps_land_on_the_right_side_of_the_template(written):
     assert simulation['TumorSide'] == 'right'
     assert np.linalg.norm(centre - simulation['TumorCentreMNI']) < 12.0
     scans = (out / 'sub-03_scans.tsv').read_text().splitlines()
-    correlation = float(scans[1].split('\t')[scans[0].split('\t').index('prep_template_correlation')])
+    correlation = float(
+        scans[1].split('\t')[scans[0].split('\t').index('prep_template_correlation')]
+    )
     assert correlation > 0.85
 
 

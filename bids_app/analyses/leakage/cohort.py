@@ -13,7 +13,7 @@ from ...config import RunConfig
 from ...errors import BadDataError, MissingInputError
 from ...inputs.collect import BidsImage, collect_inputs, find_user_mask
 from ...inputs.timing import DceTiming, dce_timing
-from ...prep.brainmask import mask_by_intensity
+from ...prep.brainmask import mask_brain
 from . import ANALYSIS
 from .train import CohortSample
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MASK_ENDS: Final = ('_mask.nii.gz', '_mask.nii', '_dseg.nii.gz', '_dseg.nii')
-NOT_TUMOUR: Final = ('desc-brain_', 'label-AIF_', 'desc-AIF_')
+TUMOUR_MASKS: Final = (
+    'label-tumor_mask', 'label-lesion_mask', 'label-WT_mask', 'seg-tumor_dseg',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class DceSeries:
     timing : DceTiming
         Times of the frames, repetition time and flip angle.
     brain : ndarray of bool, shape (x, y, z)
-        The user's mask, else one by intensity.
+        The user's mask, else one made as in a run without a T1w image.
     aif_mask : ndarray of bool, shape (x, y, z), or None
         The user's artery.
     """
@@ -108,9 +109,7 @@ def _open(patient: str, image: BidsImage, run: RunConfig) -> DceSeries:
     frames = Frames(nifti)
     baseline = np.mean(frames[:3], axis=0)
     own = find_user_mask(image, run, ('desc-brain_mask',))
-    brain = (
-        read_mask(own, nifti) if own else mask_by_intensity(baseline, np.asarray(zooms[:3], float))
-    )
+    brain = read_mask(own, nifti) if own else mask_brain(baseline, nifti.affine, image.path)
     artery = find_user_mask(image, run, ('label-AIF_mask', 'desc-AIF_mask'))
     return DceSeries(
         patient,
@@ -150,10 +149,12 @@ def load_cohort(bids_dir: Path, masks: Path | None) -> list[CohortSample]:
     if masks is not None and not masks.is_dir():
         raise MissingInputError(f'{masks} is not a folder: correct --masks.')
     samples = []
-    for series in iterate_series(bids_dir, () if masks is None else (masks,)):
+    derivatives = () if masks is None else (masks,)
+    run = RunConfig(bids_dir=bids_dir, output_dir=bids_dir, derivatives=derivatives)
+    for series in iterate_series(bids_dir, derivatives):
         inside = series.brain
         if masks is not None:
-            inside = inside & tumour_free_slices(_tumour(series, bids_dir, masks), series.nifti)
+            inside = inside & tumour_free_slices(_tumour(series, masks, run), series.nifti)
         if inside.any():
             samples.append(
                 CohortSample(series.patient, series.frames.curves(inside), series.times_s)
@@ -184,25 +185,15 @@ def tumour_free_slices(tumour: np.ndarray, image: nib.Nifti1Image) -> np.ndarray
     return np.broadcast_to(free, tumour.shape)
 
 
-def _tumour(series: DceSeries, bids_dir: Path, masks: Path) -> np.ndarray:
-    path = series.image.path
-    folder = masks / path.parent.relative_to(bids_dir)
-    found = [
-        mask
-        for mask in sorted(folder.glob(f'{series.image.stem}*'))
-        if mask.name.endswith(MASK_ENDS) and not any(part in mask.name for part in NOT_TUMOUR)
-    ]
-    if not found:
+def _tumour(series: DceSeries, masks: Path, run: RunConfig) -> np.ndarray:
+    path = find_user_mask(series.image, run, TUMOUR_MASKS)
+    if path is None:
         raise MissingInputError(
-            f'{path} has no tumour mask in {folder}: add '
+            f'{series.image.path} has no tumour mask in {masks}: add '
             f'{series.image.stem}_label-tumor_mask.nii.gz, all zero where there is no tumour.'
         )
-    tumour = np.zeros(series.brain.shape, dtype=bool)
-    for mask in found:
-        image, data = read_volume(mask)
-        if data.shape != tumour.shape or not np.allclose(
-            image.affine, series.nifti.affine, atol=1e-2
-        ):
-            raise BadDataError(f'{mask} lies on another grid than {path}: resample it.')
-        tumour |= data > 0.5
-    return tumour
+    image, data = read_volume(path)
+    same = np.allclose(image.affine, series.nifti.affine, atol=1e-2)
+    if data.shape != series.brain.shape or not same:
+        raise BadDataError(f'{path} lies on another grid than {series.image.path}: resample it.')
+    return np.asarray(data > 0.5)

@@ -17,8 +17,8 @@ from ...errors import BadDataError
 from ...inputs.collect import BidsImage, SubjectInputs, find_user_mask
 from ...inputs.timing import MIN_FRAMES, DceTiming, dce_timing
 from ...outputs.spec import load_spec
+from ...prep.brainmask import is_whole_head
 from ...prep.interfaces import Coregister
-from ...prep.register import MIN_EXTENT_MM, MIN_SLICES
 from ...prep.workflow import (
     REGISTRATION_GB,
     Place,
@@ -120,8 +120,7 @@ class _Series:
         self.timing: DceTiming = dce_timing(
             dce.metadata, dce.path, shape[3], float(zooms[3]), unit
         )
-        extent = np.array(shape[:3]) * np.array(zooms[:3])
-        self.thick = bool(min(shape[:3]) >= MIN_SLICES and extent.min() >= MIN_EXTENT_MM)
+        self.thick = is_whole_head(shape, zooms)
         voxels = float(np.prod(shape, dtype=float))
         self.mem_gb = CHILD_GB + voxels * (header.get_data_dtype().itemsize + FLOAT_BYTES) / GB
         self.brain_mask = find_user_mask(dce, run, ('desc-brain_mask',))

@@ -1,12 +1,13 @@
 """Results of kinetic fits, and the walk through a series that all fits share."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from bids_app.analyses.leakage.model.threads import in_parallel
 
 CHUNK_VALUES = 1 << 18
 CHUNK_VALUES_CPU = 1 << 20
@@ -152,18 +153,67 @@ def voxel_chunks(
     ...     print(voxels, values.tolist(), energy)
     slice(0, 2, None) [[1.0, 2.0], [0.0, 0.0]] [5. 0.]
     """
+    for voxels in chunk_slices(tissue):
+        yield voxels, *read_chunk(tissue, voxels)
+
+
+def chunk_slices(tissue: NDArray[np.generic]) -> list[slice]:
+    """
+    Cut a series into chunks that stay in the processor's cache.
+
+    Parameters
+    ----------
+    tissue : ndarray, shape (n_voxels, n_times)
+        Series.
+
+    Returns
+    -------
+    list of slice
+        Voxels of each chunk.
+
+    Examples
+    --------
+    >>> chunk_slices(np.zeros((3, 5)))
+    [slice(0, 3, None)]
+    """
     n_voxels, n_times = tissue.shape
     size = max(1, CHUNK_VALUES // max(n_times, 1))
-    for start in range(0, n_voxels, size):
-        voxels = slice(start, min(start + size, n_voxels))
-        values = tissue[voxels].astype(np.float64)
-        with np.errstate(over='ignore', invalid='ignore'):
-            energy = np.einsum('ij,ij->i', values, values)
-        bad = ~np.isfinite(energy)
-        if bad.any():
-            values[bad] = 0.0
-            energy[bad] = 0.0
-        yield voxels, values, energy
+    return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
+
+
+def read_chunk(
+    tissue: NDArray[np.generic], voxels: slice
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """
+    Curves of some voxels and their sums of squares, as `voxel_chunks` yields them.
+
+    Parameters
+    ----------
+    tissue : ndarray, shape (n_voxels, n_times)
+        Series of any numeric type and byte order.
+    voxels : slice
+        Voxels wanted.
+
+    Returns
+    -------
+    values : ndarray of float64, shape (n_chunk, n_times)
+        Their curves.
+    energy : ndarray of float64, shape (n_chunk,)
+        Sum of squares of each curve.
+
+    Examples
+    --------
+    >>> read_chunk(np.array([[1, 2], [0, np.inf]]), slice(1, 2))
+    (array([[0., 0.]]), array([0.]))
+    """
+    values = tissue[voxels].astype(np.float64)
+    with np.errstate(over='ignore', invalid='ignore'):
+        energy = np.einsum('ij,ij->i', values, values)
+    bad = ~np.isfinite(energy)
+    if bad.any():
+        values[bad] = 0.0
+        energy[bad] = 0.0
+    return values, energy
 
 
 def _load_chunk(
@@ -235,13 +285,5 @@ def fit_chunks(
         for chunk in chunks:
             one_chunk(chunk)
         return writer.maps
-    # One thread per chunk, and none inside the operations: on a busy machine torch's own
-    # threads wait for each other at every small operation, which was measured 20 times slower.
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(one_chunk, chunks):
-                pass
-    finally:
-        # The worker's call also sets what threads started later get.
-        torch.set_num_threads(threads)
+    in_parallel(one_chunk, chunks)
     return writer.maps

@@ -16,8 +16,11 @@ from bids_app.analyses.leakage.model.fit_results import (
     MapWriter,
     PatlakFit,
     ToftsFit,
+    chunk_slices,
+    read_chunk,
     voxel_chunks,
 )
+from bids_app.analyses.leakage.model.threads import in_parallel
 from bids_app.analyses.leakage.model.tissue_models import (
     SECONDS_PER_MINUTE,
     cumulative_integral,
@@ -106,7 +109,9 @@ def fit_patlak(
     gram = design.T @ design
     gram += RIDGE * max(float(np.trace(gram)), TINY) * np.eye(2)
     writer = MapWriter(tissue, 3)
-    for rows, values, energy in voxel_chunks(tissue):
+
+    def fit(rows: slice) -> None:
+        values, energy = read_chunk(tissue, rows)
         moments = values @ design
         fitted = _bounded_pair(moments, gram) if bounded else _solve_pair(moments, gram)
         writer.put(0, rows, fitted[:, 0])
@@ -114,6 +119,8 @@ def fit_patlak(
         explained = 2.0 * np.einsum('ij,ij->i', fitted, moments)
         explained -= np.einsum('vi,ij,vj->v', fitted, gram, fitted)
         writer.put(2, rows, np.maximum(energy - explained, 0.0))
+
+    in_parallel(fit, chunk_slices(tissue))
     return PatlakFit(*writer.maps)
 
 

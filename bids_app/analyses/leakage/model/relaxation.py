@@ -11,6 +11,8 @@ and contrast agent changes :math:`1 / T_1 = 1 / T_{10} + r_1 C`.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bids_app.analyses.leakage.model.threads import in_parallel
+
 FloatArray = NDArray[np.floating]
 
 T1_RANGE_S = (0.01, 20.0)
@@ -294,7 +296,8 @@ def signal_to_concentration(
     rate_before = np.where(factor > 0.0, tr_s / np.where(usable, t10, 1.0), 0.0).astype(kind)
     out = np.empty((n_voxels, n_times), dtype=kind)
     size = max(1, CHUNK_VALUES // max(n_times, 1))
-    for start in range(0, n_voxels, size):
+
+    def convert(start: int) -> None:
         rows = slice(start, start + size)
         part = out[rows]
         with np.errstate(over='ignore', invalid='ignore'):
@@ -311,6 +314,8 @@ def signal_to_concentration(
         part *= 1.0 / (tr_s * r1)
         part[unknown] = 0.0
         part[factor[rows] <= 0.0] = 0.0
+
+    in_parallel(convert, range(0, n_voxels, size))
     return out
 
 
