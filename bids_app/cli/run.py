@@ -226,6 +226,8 @@ def _write_reports(config: Config, subjects: tuple[str, ...]) -> list[Path]:
 
     from ..reports.subject import write_subject_report
 
+    # Matplotlib keeps a list of fonts, by default in the home folder.
+    os.environ.setdefault('MPLCONFIGDIR', str(config.run.work_dir / 'matplotlib'))
     output = config.run.output_dir
     if len(subjects) == 1 or config.compute.nprocs == 1:
         return [write_subject_report(output, subject) for subject in subjects]

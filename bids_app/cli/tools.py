@@ -68,11 +68,10 @@ def _fetch_template(name: str) -> int:
 
             for query in ({'suffix': 'T1w', 'desc': None}, {'suffix': 'mask', 'desc': 'brain'}):
                 api.get(space.name, resolution=space.resolution, extension='.nii.gz', **query)
-        # TemplateFlow lets through whatever its download layer raises.
-        except Exception as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise MissingInputError(
-                f'{name} could not be fetched ({error}): check the internet connection and the '
-                "template's name."
+                f'{name} could not be fetched ({type(error).__name__}): check the internet '
+                "connection and the template's name."
             ) from error
         print(find_template(space).t1w)
     return ExitCode.OK

@@ -12,6 +12,7 @@ from ...compute.images import Frames, read_image, read_mask, read_volume
 from ...config import RunConfig
 from ...errors import BadDataError, MissingInputError
 from ...inputs.collect import BidsImage, collect_inputs, find_user_mask
+from ...inputs.layout import check_dataset
 from ...inputs.timing import DceTiming, dce_timing
 from ...prep.brainmask import mask_brain
 from . import ANALYSIS
@@ -81,11 +82,14 @@ def iterate_series(bids_dir: Path, derivatives: tuple[Path, ...] = ()) -> Iterat
 
     Raises
     ------
+    InvalidDatasetError
+        If the folder is no BIDS dataset.
     NothingSelectedError
         If the dataset has no DCE series.
     BadDataError
         If an image or its timing is wrong.
     """
+    check_dataset(bids_dir)
     run = RunConfig(bids_dir=bids_dir, output_dir=bids_dir, derivatives=derivatives)
     for inputs in collect_inputs(run, {'dce': ANALYSIS.queries['dce']}):
         for image in inputs.images['dce']:
