@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import Process
 from pathlib import Path
 from statistics import median
 
@@ -51,7 +52,7 @@ VE = 0.3
 
 
 def label_head(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each voxel's tissue in `TISSUES`, -1 in air, and the brain mask."""
+    """Give the number of each voxel's tissue in `TISSUES`, -1 in air, and the brain mask."""
     x, y, z = (np.linspace(-1, 1, size) for size in shape)
     x, y, z = np.meshgrid(x, y, z, indexing='ij', sparse=True)
     radius = np.sqrt((x / 0.86) ** 2 + (y / 0.96) ** 2 + (z / 1.7) ** 2)
@@ -73,13 +74,11 @@ def label_head(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.broadcast_to(brain, shape)
 
 
-def simulate(
-    folder: Path, shape: tuple[int, int, int], n_times: int, interval_s: float
-) -> list[float]:
-    """Write series, brain mask and the motion step's result; return the times of the frames."""
+def simulate(folder: Path, shape: tuple[int, int, int], times: np.ndarray) -> None:
+    """Write the series and its brain mask."""
     rng = np.random.default_rng(7)
-    times = np.arange(n_times) * interval_s
-    plasma = parker_aif(times, times[ARRIVAL_FRAME] - 0.6 * interval_s)
+    plasma = parker_aif(times, times[ARRIVAL_FRAME] - 0.6 * times[1])
+    n_times = len(times)
     labels, brain = label_head(shape)
     values = np.array(list(TISSUES.values())).T
     series = np.empty((*shape, n_times), np.int16, order='F')
@@ -89,7 +88,7 @@ def simulate(
         ktrans, vp, m0 = (
             mean * np.exp(SPREAD * rng.standard_normal(mean.size)) for mean in (ktrans, vp, m0)
         )
-        curves = extended_tofts(plasma, times, ktrans, np.minimum(vp, 0.6), np.full(vp.size, VE))
+        curves = extended_tofts(plasma, times, ktrans, np.full(vp.size, VE), np.minimum(vp, 0.6))
         clean = np.zeros((*shape[:2], n_times))
         clean[inside] = concentration_to_signal(curves, t1, m0, TR_S, FLIP_ANGLE_DEG, R1)
         white = concentration_to_signal(
@@ -104,7 +103,6 @@ def simulate(
     print(f'brain mask: {brain.mean():.0%} of {brain.size} voxels; ', end='')
     size = (folder / 'series.nii.gz').stat().st_size
     print(f'{series.nbytes / MEGABYTE:.0f} MB int16, {size / MEGABYTE:.0f} MB compressed')
-    return list(times)
 
 
 def write_request(folder: Path, times: list[float], device: str) -> None:
@@ -231,11 +229,13 @@ def main() -> int:
         folder = (args.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         *shape, n_times = args.size
-        if (folder / 'series.nii.gz').exists():
-            times = [frame * args.interval for frame in range(n_times)]
-        else:
-            times = simulate(folder, (shape[0], shape[1], shape[2]), n_times, args.interval)
-        write_request(folder, times, args.device)
+        times = np.arange(n_times) * args.interval
+        if not (folder / 'series.nii.gz').exists():
+            # A process that we start reports at least the peak memory that ours had.
+            simulation = Process(target=simulate, args=(folder, tuple(shape), times))
+            simulation.start()
+            simulation.join()
+        write_request(folder, times.tolist(), args.device)
         found: dict[str, list[dict[str, float]]] = {task: [] for task in TASKS}
         for _ in range(args.repeats):
             for task, runs in found.items():

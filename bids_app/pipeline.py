@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from .prep.spaces import Space, TemplateFiles, find_template, parse_spaces
 from .prep.workflow import Place, init_anat_wf
 
 ROOT = 'neurolesion_wf'
-POLL_S = 0.1
+POLL_S = 0.2
 
 StatusCallback = Callable[[Node, str], None]
 
@@ -209,6 +210,10 @@ def run_pipeline(pipeline: Pipeline, config: Config, on_status: StatusCallback) 
     if config.compute.nipype_plugin_file:
         plugin, arguments = _read_plugin(config.compute.nipype_plugin_file)
     arguments['status_callback'] = on_status
+    # Nipype collects garbage at every poll: what is alive now need not be looked at again, which
+    # spares half a processor.
+    gc.collect()
+    gc.freeze()
     pipeline.workflow.run(plugin=plugin, plugin_args=arguments)
 
 

@@ -223,7 +223,7 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> np.ndarray:
 
 
 def _stored(image: nib.Nifti1Image) -> np.ndarray:
-    """Stored numbers of an image; those of `read_image` without a copy, so not to be changed."""
+    """Give the stored numbers; those of `read_image` are no copy and must not be changed."""
     proxy = image.dataobj
     source = image.file_map['image'].fileobj
     if not isinstance(source, io.BytesIO):
