@@ -10,6 +10,7 @@ from ...compute.training import write_card
 from ...compute.weights import save_weights
 from ...errors import CannotCreateError
 from .model.autoencoder import LAYER_WIDTHS
+from .model.calibration import MAX_GAIN
 from .model.curves import VASCULAR_POWER, VASCULAR_QUANTILE
 from .model.timebase import ARRIVAL_FRAME, INTERVAL_S, N_FRAMES
 from .model.trial import TRIAL_SNR, TrialRow, run_trial
@@ -64,6 +65,9 @@ def describe_model(
             'vessels': f'curves above the {VASCULAR_QUANTILE} quantile of first-pass height of '
             f'their series are learnt lowered by (limit / height)^{VASCULAR_POWER}, so that '
             'vessels are under-predicted whatever the shape of the bolus',
+            'calibration': 'the enhancement of each series is scaled, frame by frame, so that its '
+            'voxels of moderate enhancement follow the shape normal_shape of the weights; '
+            f'factors between {1 / MAX_GAIN:.2f} and {MAX_GAIN:g}',
             'choice_of_epoch': 'best separation of leaking voxels in simulated series that are '
             'not learnt from; the validation loss falls on when leaking voxels begin to be '
             'reconstructed',
@@ -85,16 +89,18 @@ def describe_model(
             'first_enhanced_frame': ARRIVAL_FRAME,
             'spacing': 'any: voxels are independent',
             'orientation': 'any',
-            'normalisation': '(SER - min SER) / 15, baseline frames 0, four ones appended',
+            'normalisation': 'SER calibrated by the normal tissue of the series; '
+            '(SER - min SER) / 15, baseline frames 0, four ones appended',
         },
         'outputs': {'RLS': '%', 'RVS': '%'},
         'leakage_threshold': round(max(row.normal_rls for row in rows), 1),
         'leakage_threshold_meaning': 'RLS in % above which a voxel counts as leaking: highest '
         'over the trial of the 99th percentile of voxels that do not leak',
-        'limits': 'A series must cover 30 s or more after the bolus arrives. Where the bolus is '
-        'so slow, or the frames so long, that vessels show no first-pass peak, RLS rises in '
-        'normal tissue and even more in vessels. Tissue without a barrier (scalp, dura, choroid '
-        'plexus, pituitary) has RLS by right.',
+        'limits': 'A series must cover 30 s or more after the bolus arrives. The calibration '
+        'takes voxels of moderate enhancement for normal: where half of the brain leaks, or '
+        'the mask holds mostly other tissue, leakage is underestimated. Tissue without a '
+        'barrier (scalp, dura, choroid plexus, pituitary) has RLS by right. Where the bolus '
+        'rises over about a minute or more, vessels are no longer told from leaks reliably.',
     }
 
 

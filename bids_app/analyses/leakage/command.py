@@ -343,7 +343,7 @@ def _write_curves(
     }
     present = {name: rows for name, rows in groups.items() if rows.any()}
     means = np.stack([state.series[rows].mean(axis=0) for rows in present.values()])
-    found = reconstruct(means, state.times, state.arrival, autoencoder)
+    found = reconstruct(means, state.times, state.arrival, autoencoder, gain=signals.gain)
     table = pd.DataFrame({'time': found.times_s})
     for name in groups:
         for kind in ('', '_expected'):

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from ...compute.training import EarlyStop, seed_everything, split_patients
 from ...errors import BadDataError, ExitCode, UsageError
 from .model.autoencoder import LAYER_WIDTHS, LeakageAutoencoder
+from .model.calibration import reference_shape
 from .model.curves import (
     Curves,
     check_series,
@@ -128,6 +129,7 @@ def fit_autoencoder(
     """
     torch.manual_seed(options.seed)
     autoencoder = LeakageAutoencoder()
+    autoencoder.normal_shape = torch.from_numpy(reference_shape()).float()
     best = deepcopy(autoencoder.state_dict())
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=options.learning_rate)
     stop = EarlyStop(options.patience, min_change=0.0)

@@ -148,7 +148,8 @@ def test_leaks_are_over_predicted_and_vessels_under_predicted(embedded):
     means = np.stack(
         [series.signals[series.kinds == kind].mean(axis=0) for kind in ('leak', 'vessel')]
     )
-    found = reconstruct(means, series.times_s, arrival, embedded)
+    gain = residual_signals(series.signals, series.times_s, arrival, embedded).gain
+    found = reconstruct(means, series.times_s, arrival, embedded, gain=gain)
     late = slice(6, None)
     assert found.expected[0, late].mean() > found.enhancement[0, late].mean()
     assert found.expected[1, late].mean() < found.enhancement[1, late].mean()
@@ -280,7 +281,11 @@ def test_scalp_leaks_and_brain_does_not(shared_data, embedded):
     head = ndimage.binary_fill_holes(tissue)
     scalp = tissue & head & ~ndimage.binary_erosion(head, iterations=4)
     assert np.median(rls[scalp]) > 2 * np.median(rls[inner])
-    assert np.median(rls[inner]) < 3.0
+    assert np.median(rls[inner]) < 2.0
+    first_pass = data[..., 3:7].mean(axis=-1) / np.maximum(data[..., :3].mean(axis=-1), 1.0)
+    vessels = brain & (first_pass >= np.sort(first_pass[brain])[-60])
+    rvs = found.rvs.reshape(86, 86)
+    assert (rvs[vessels] > rls[vessels]).mean() > 0.8
 
 
 def test_no_bolus_is_an_error():

@@ -37,6 +37,7 @@ MAX_RISE_S = 25.0
 MAX_PEAK_RATIO = 0.75
 MIN_TAIL_RATIO = 0.02
 POOL_FACTOR = 8
+NOISE_BLOCK = 2048
 MIN_POOL = 24
 MAD_TO_SD = 1.4826
 CHUNK_VALUES = 1 << 20
@@ -185,20 +186,17 @@ class DetectedAif(NamedTuple):
 
 
 class _Peaks(NamedTuple):
-    """Peak of each voxel, its frame, and level and noise of the voxels that peak early."""
+    """Peak of each voxel, its frame, and the level after it of the voxels that peak early."""
 
     height: NDArray[np.float64]
     frame: NDArray[np.intp]
-    noise: NDArray[np.float64]
     tail: NDArray[np.float64]
 
 
 def _find_peaks(concentration: NDArray[np.generic], first: int, last: int) -> _Peaks:
-    """Describe the peaks of all voxels, without a copy of the series; noise only up to a frame."""
+    """Describe the peaks of all voxels, without a copy of the series; tails up to a frame."""
     n_voxels, n_times = concentration.shape
-    found = _Peaks(
-        np.zeros(n_voxels), np.zeros(n_voxels, np.intp), np.zeros(n_voxels), np.zeros(n_voxels)
-    )
+    found = _Peaks(np.zeros(n_voxels), np.zeros(n_voxels, np.intp), np.zeros(n_voxels))
     tail_start = n_times - max(n_times // 4, 1)
     size = max(1, CHUNK_VALUES // max(n_times, 1))
 
@@ -212,14 +210,33 @@ def _find_peaks(concentration: NDArray[np.generic], first: int, last: int) -> _P
         found.height[rows] = after.max(axis=1)
         # Medians are slow, and of late peaks nobody asks for them.
         early = np.flatnonzero((found.frame[rows] <= last) & (found.height[rows] > 0.0))
-        part = part[early]
-        found.tail[start + early] = np.median(part[:, tail_start:], axis=1)
-        # Second differences of the tail hold noise only, whatever the slow course is.
-        second = np.abs(np.diff(part, 2, axis=1))
-        found.noise[start + early] = MAD_TO_SD * np.median(second, axis=1) / np.sqrt(6)
+        found.tail[start + early] = np.median(part[early, tail_start:], axis=1)
 
     in_parallel(describe, range(0, n_voxels, size))
     return found
+
+
+def _noise(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Estimate noise from second differences, which the slow course does not touch."""
+    second = np.abs(np.diff(curves, 2, axis=1))
+    return np.asarray(MAD_TO_SD * np.median(second, axis=1) / np.sqrt(6))
+
+
+def _clearest(
+    concentration: NDArray[np.generic],
+    rows: NDArray[np.intp],
+    peak: NDArray[np.float64],
+    wanted: int,
+) -> NDArray[np.intp]:
+    """First positions in ``rows`` of voxels far above their noise, in blocks: it is slow."""
+    kept: list[NDArray[np.intp]] = []
+    for start in range(0, rows.size, NOISE_BLOCK):
+        block = rows[start : start + NOISE_BLOCK]
+        noise = _noise(concentration[block].astype(np.float64))
+        kept.append(start + np.flatnonzero(peak[block] > NOISE_FACTOR * noise))
+        if sum(found.size for found in kept) >= wanted:
+            break
+    return np.concatenate(kept)[:wanted]
 
 
 def _neighbour_support(
@@ -277,11 +294,10 @@ def detect_aif(
     arrival_s = times[min(max(arrival_index, 0), times.size - 1)]
     step_s = float(np.median(np.diff(times)))
     early = np.flatnonzero(times - arrival_s <= max(MAX_RISE_S, 2.0 * step_s))
-    peak, frame, noise, tail = _find_peaks(concentration, max(arrival_index, 0), int(early[-1]))
+    peak, frame, tail = _find_peaks(concentration, max(arrival_index, 0), int(early[-1]))
     rise_s = times[frame] - arrival_s
     candidate = (
-        (peak > NOISE_FACTOR * noise)
-        & (peak > 0.0)
+        (peak > 0.0)
         & (rise_s <= max(MAX_RISE_S, 2.0 * step_s))
         & (tail < MAX_PEAK_RATIO * peak)
         & (tail > MIN_TAIL_RATIO * peak)
@@ -291,7 +307,12 @@ def detect_aif(
         return DetectedAif(rows, np.zeros(times.size), 0.0)
     # Early and high: a peak one rise time later counts for a third of its height.
     score = peak[rows] * (1.0 - tail[rows] / peak[rows]) * np.exp(-rise_s[rows] / MAX_RISE_S)
-    order = np.argsort(-score, kind='stable')[: max(POOL_FACTOR * n_voxels, MIN_POOL)]
+    order = np.argsort(-score, kind='stable')
+    order = order[
+        _clearest(concentration, rows[order], peak, max(POOL_FACTOR * n_voxels, MIN_POOL))
+    ]
+    if order.size == 0:
+        return DetectedAif(rows[order], np.zeros(times.size), 0.0)
     rows = rows[order]
     curves = concentration[rows].astype(np.float64)
     supported = _neighbour_support(curves, frame[rows]) > MIN_TAIL_RATIO

@@ -3,7 +3,10 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+import torch
 from torch import Tensor, nn
+
+from bids_app.analyses.leakage.model.timebase import N_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +15,9 @@ LAYER_WIDTHS: Final = (64, 32, 16, 8)
 """Neurons from the input to the bottleneck; the decoder mirrors them."""
 
 NEGATIVE_SLOPE: Final = 0.01
+
+NORMAL_SHAPE: Final = 'normal_shape'
+"""Optional entry of the weights: the shape (60 frames) that series are calibrated to."""
 
 
 class LeakageAutoencoder(nn.Module):
@@ -35,6 +41,8 @@ class LeakageAutoencoder(nn.Module):
         super().__init__()
         self.enc = nn.Sequential(*_layers(LAYER_WIDTHS, nn.LeakyReLU(NEGATIVE_SLOPE)))
         self.dec = nn.Sequential(*_layers(LAYER_WIDTHS[::-1], nn.Sigmoid()))
+        self.normal_shape: Tensor | None
+        self.register_buffer(NORMAL_SHAPE, None)
 
     def forward(self, curves: Tensor) -> Tensor:
         """
@@ -81,5 +89,7 @@ def load_autoencoder(state: 'Mapping[str, Tensor]') -> LeakageAutoencoder:
         If a key is missing, unknown or of another shape.
     """
     autoencoder = LeakageAutoencoder()
+    if NORMAL_SHAPE in state:
+        autoencoder.normal_shape = torch.zeros(N_FRAMES)
     autoencoder.load_state_dict(dict(state), strict=True)
     return autoencoder.eval().requires_grad_(requires_grad=False)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bids_app.analyses.leakage.model.bolus import estimate_arrival
+from bids_app.analyses.leakage.model.calibration import calibration_gain, reference_shape
 from bids_app.analyses.leakage.model.residual import residual_signals, scale_curves
 from bids_app.analyses.leakage.model.simulate import Protocol, draw_protocol, simulate_voxels
 from bids_app.analyses.leakage.model.timebase import ARRIVAL_FRAME, N_FRAMES, plan_resampling
@@ -56,10 +57,12 @@ def normal_curves(series: 'NDArray[np.floating]', times_s: 'NDArray[np.floating]
     """
     Prepare the normal-appearing voxels of one series.
 
-    The targets are the curves themselves, but those of the few voxels that enhance most in the
-    first pass, the vessels, are lowered. An autoencoder that learns vessels as they are
-    reconstructs their first pass now too high and now too low, by the shape of the bolus, and
-    the sign of the residual means nothing; lowered targets keep vessels under-predicted.
+    The series is calibrated by its own normal tissue, as it is before the residual is computed,
+    so that all series show the same normal shape. The targets are the curves themselves, but
+    those of the few voxels that enhance most in the first pass, the vessels, are lowered. An
+    autoencoder that learns vessels as they are reconstructs their first pass now too high and
+    now too low, by the shape of the bolus, and the sign of the residual means nothing; lowered
+    targets keep vessels under-predicted.
 
     Parameters
     ----------
@@ -79,7 +82,9 @@ def normal_curves(series: 'NDArray[np.floating]', times_s: 'NDArray[np.floating]
         If no contrast agent arrives.
     """
     plan = plan_resampling(times_s, estimate_arrival(series, times_s))
-    curves, usable = scale_curves(torch.from_numpy(np.array(series, dtype=np.float32)), plan)
+    gain = calibration_gain(series, plan, reference_shape())
+    signals = torch.from_numpy(np.array(series, dtype=np.float32))
+    curves, usable = scale_curves(signals, plan, gain=gain)
     usable &= curves[:, :N_FRAMES].amax(dim=1) < MAX_ENHANCEMENT / 15.0
     curves = curves[usable]
     return Curves(curves, lower_vessels(curves))

@@ -10,6 +10,7 @@ import numpy as np
 from .aif import detect_aif, georgiou_aif, parker_aif
 from .kinetics import (
     ExtendedToftsFit,
+    PatlakFit,
     fit_2cum,
     fit_2cxm,
     fit_extended_tofts,
@@ -262,16 +263,20 @@ def fit_models(
     """
     nonlinear: dict[str, Callable[..., Any]] = {
         'tofts': fit_tofts,
-        'etofts': fit_supported_extended_tofts,
         '2cxm': fit_2cxm,
         '2cum': fit_2cum,
     }
     energy = _energy(concentration)
     maps: dict[str, np.ndarray] = {}
     r2: dict[str, float] = {}
+    patlak = fit_patlak(concentration, plasma, times_s)
     for model in models:
         if model == 'patlak':
-            fit: Any = fit_patlak(concentration, plasma, times_s)
+            fit: Any = patlak
+        elif model == 'etofts':
+            fit = fit_supported_extended_tofts(
+                concentration, plasma, times_s, device=device, simple=patlak
+            )
         else:
             fit = nonlinear[model](concentration, plasma, times_s, device=device)
         for name, values in fit._asdict().items():
@@ -286,6 +291,7 @@ def fit_supported_extended_tofts(
     plasma: np.ndarray,
     times_s: np.ndarray,
     device: str | torch.device = 'cpu',
+    simple: PatlakFit | None = None,
 ) -> ExtendedToftsFit:
     r"""
     Fit the extended Tofts model, and Patlak's where the data do not support a backflux.
@@ -299,6 +305,8 @@ def fit_supported_extended_tofts(
     ----------
     concentration, plasma, times_s, device
         As `fit_models`.
+    simple : PatlakFit, optional
+        Patlak's fit to the same voxels, if it is there already.
 
     Returns
     -------
@@ -310,7 +318,7 @@ def fit_supported_extended_tofts(
     Ewing and Bagher-Ebadian, NMR Biomed 26 (2013) 1028-1041: nested model selection.
     """
     full = fit_extended_tofts(concentration, plasma, times_s, device=device)
-    simple = fit_patlak(concentration, plasma, times_s)
+    simple = simple or fit_patlak(concentration, plasma, times_s)
     n_times = len(times_s)
     tiny = np.finfo(np.float32).tiny
     gain = n_times * np.log(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bids_app.analyses.leakage.model.calibration import calibration_gain
 from bids_app.analyses.leakage.model.threads import in_parallel
 from bids_app.analyses.leakage.model.timebase import ARRIVAL_FRAME, N_FRAMES, plan_resampling
 
@@ -28,6 +29,7 @@ MIN_BASELINE_FRACTION: Final = 1e-6
 FILL_ROUNDS: Final = 4
 """Times that frames which were not measured are replaced by their reconstruction."""
 CHUNK: Final = 4_096
+CALIBRATION: Final = "enhancement scaled to a reference by the series' own normal tissue"
 
 
 class ResidualSignals(NamedTuple):
@@ -41,13 +43,17 @@ class ResidualSignals(NamedTuple):
     usable : ndarray of bool, shape (n_voxels,)
         False where the baseline is near 0 or a frame is not finite: both signals are 0 there.
     description : dict
-        Arrival, resampling and held frames, for the sidecar.
+        Arrival, resampling, calibration and held frames, for the sidecar.
+    gain : ndarray of float64, shape (60,), or None
+        Factor of the enhancement at the model's frames that calibrated the series; None where
+        the weights ask for none.
     """
 
     rls: 'NDArray[np.float32]'
     rvs: 'NDArray[np.float32]'
     usable: 'NDArray[np.bool_]'
     description: dict[str, object]
+    gain: 'NDArray[np.float64] | None' = None
 
 
 class Reconstruction(NamedTuple):
@@ -72,7 +78,10 @@ class Reconstruction(NamedTuple):
 
 
 def scale_curves(
-    series: Tensor, plan: 'Resampling', n_baseline: int | None = None
+    series: Tensor,
+    plan: 'Resampling',
+    n_baseline: int | None = None,
+    gain: 'NDArray[np.float64] | None' = None,
 ) -> tuple[Tensor, Tensor]:
     r"""
     Turn signals into the autoencoder's input.
@@ -89,6 +98,8 @@ def scale_curves(
         How the series is brought to the model's time base.
     n_baseline : int, optional
         Frames that :math:`S_0` is the mean of; all before the first enhanced frame by default.
+    gain : ndarray of float, shape (60,), optional
+        Factor of :math:`E`, from :func:`~.calibration.calibration_gain`; none by default.
 
     Returns
     -------
@@ -109,6 +120,8 @@ def scale_curves(
         weights = torch.from_numpy(plan.weights).to(series)
         series = series @ weights.T
     enhancement = (series - baseline) / baseline
+    if gain is not None:
+        enhancement = enhancement * torch.from_numpy(gain).to(enhancement)
     lowest = enhancement[:, measured].amin(dim=1, keepdim=True)
     curves = torch.ones(
         (len(series), N_FRAMES + REFERENCE_BOX), dtype=series.dtype, device=series.device
@@ -171,6 +184,7 @@ def residual_signals(
     # The mean over frames as a product: no second array of the chunk's size is made.
     mean = (after / after.sum()).to(device=device, dtype=dtype)
     model = deepcopy(autoencoder).to(device=device, dtype=dtype)
+    gain = _gain(series, plan, autoencoder)
     missing = _missing(plan).to(device)
     residual = np.zeros(len(series), dtype=np.float32)
     usable = np.zeros(len(series), dtype=bool)
@@ -181,19 +195,23 @@ def residual_signals(
     def compute(begin: int) -> None:
         part = slice(begin, begin + chunk)
         signals = torch.from_numpy(np.array(series[part], dtype=numpy_type)).to(device)
-        curves, fit = scale_curves(signals, plan, n_baseline)
+        curves, fit = scale_curves(signals, plan, n_baseline, gain)
         difference = (curves - _expect(model, curves, missing))[:, :N_FRAMES]
         mean_difference = torch.where(fit, difference @ mean, 0.0)
         residual[part] = (mean_difference * ENHANCEMENT_SCALE * PERCENT).cpu().numpy()
         usable[part] = fit.cpu().numpy()
 
     in_parallel(compute, range(0, len(series), chunk))
-    description = plan.description | {'VoxelsWithoutBaseline': int((~usable).sum())}
+    description = plan.description | {
+        'Calibration': 'none' if gain is None else CALIBRATION,
+        'VoxelsWithoutBaseline': int((~usable).sum()),
+    }
     return ResidualSignals(
         rls=np.maximum(-residual, 0.0),
         rvs=np.maximum(residual, 0.0),
         usable=usable,
         description=description,
+        gain=gain,
     )
 
 
@@ -202,6 +220,16 @@ def _missing(plan: 'Resampling') -> Tensor:
     missing = torch.zeros(N_FRAMES + REFERENCE_BOX, dtype=torch.bool)
     missing[ARRIVAL_FRAME:N_FRAMES] = torch.from_numpy(~plan.measured[ARRIVAL_FRAME:])
     return missing
+
+
+def _gain(
+    series: 'NDArray[Any]', plan: 'Resampling', autoencoder: 'LeakageAutoencoder'
+) -> 'NDArray[np.float64] | None':
+    """Gain that calibrates a series for these weights; None if they were trained without."""
+    if autoencoder.normal_shape is None:
+        return None
+    reference = autoencoder.normal_shape.double().cpu().numpy()
+    return calibration_gain(series, plan, reference)
 
 
 def _expect(model: 'LeakageAutoencoder', curves: Tensor, missing: Tensor) -> Tensor:
@@ -228,6 +256,7 @@ def reconstruct(
     autoencoder: 'LeakageAutoencoder',
     *,
     n_baseline: int | None = None,
+    gain: 'NDArray[np.float64] | None' = None,
 ) -> Reconstruction:
     """
     Reconstruct a few curves, to be plotted beside the measured ones.
@@ -244,6 +273,8 @@ def reconstruct(
         Trained on normal-appearing voxels.
     n_baseline : int, optional
         Frames that the baseline is the mean of; all before the first enhanced one by default.
+    gain : ndarray of float64, shape (60,), optional
+        Gain of the whole series, from :class:`ResidualSignals`; none by default.
 
     Returns
     -------
@@ -254,7 +285,10 @@ def reconstruct(
     model = deepcopy(autoencoder).to(device='cpu', dtype=torch.float32)
     with torch.inference_mode():
         signals = torch.from_numpy(np.array(series, dtype=np.float32))
-        curves, _ = scale_curves(signals, plan, n_baseline)
+        curves, _ = scale_curves(signals, plan, n_baseline, gain)
         expected = _expect(model, curves, _missing(plan))
-    scaled = [(part[:, :N_FRAMES] * ENHANCEMENT_SCALE).numpy() for part in (curves, expected)]
+    factor = np.float32(ENHANCEMENT_SCALE) / (np.ones(N_FRAMES) if gain is None else gain)
+    scaled = [
+        part[:, :N_FRAMES].numpy() * factor.astype(np.float32) for part in (curves, expected)
+    ]
     return Reconstruction(plan.times_s, scaled[0], scaled[1], plan.measured)

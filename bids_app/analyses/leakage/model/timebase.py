@@ -161,12 +161,12 @@ def _continued(
     last /= last.sum()
     before = np.zeros(len(times))
     before[: arrival.frame] = 1.0 / arrival.frame
-    reference = float(last @ _washout(times - arrival.time_s))
-    share = np.minimum(_washout(wanted - arrival.time_s) / reference, 1.0)[:, None]
+    reference = float(last @ population_washout(times - arrival.time_s))
+    share = np.minimum(population_washout(wanted - arrival.time_s) / reference, 1.0)[:, None]
     return np.asarray(share * last + (1.0 - share) * before)
 
 
-def _washout(since_s: 'NDArray[np.float64]') -> 'NDArray[np.float64]':
+def population_washout(since_s: 'NDArray[np.float64]') -> 'NDArray[np.float64]':
     """Height of the population's plasma curve, smoothed as tissue smooths it."""
     fine_s = np.arange(0.0, max(float(since_s.max()), 0.0) + 2.0 * SMOOTHING_S)
     plasma = parker_aif(fine_s)
