@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import re
 import uuid
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..analyses import ANALYSES
+from ..compute.machine import available_memory_gb, cpu_count
 from ..config import ComputeConfig, Config, LeakageConfig, RunConfig, read_room_settings
 from ..errors import ExitCode, UsageError
 from ..inputs.collect import read_filters
@@ -23,9 +23,6 @@ AIF_CHOICES = ('auto', 'detect', 'parker', 'georgiou')
 
 _MEMORY_GB = {'': 1.0, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}
 _MEMORY = re.compile(r'(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)I?B?', re.IGNORECASE)
-
-# Left to the system beside our own processes.
-_MEMORY_SHARE = 0.9
 
 DESCRIPTION = (
     'Turn raw brain MRI and CT of a BIDS dataset into lesion derivatives. '
@@ -303,21 +300,6 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('-v', '--verbose', action='count', default=0,
                        help='-v each step, -vv the log of Nipype')  # fmt: skip
-
-
-def cpu_count() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def available_memory_gb() -> float:
-    """Memory that this process may use, in GB: the machine's or its cgroup's."""
-    limit = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    for name in ('memory.max', 'memory/memory.limit_in_bytes'):
-        path = Path('/sys/fs/cgroup') / name
-        if path.is_file() and path.read_text().strip().isdigit():
-            limit = min(limit, int(path.read_text()))
-    return round(_MEMORY_SHARE * limit / 1e9, 1)
 
 
 def build_parser() -> argparse.ArgumentParser:
