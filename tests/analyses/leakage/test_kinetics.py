@@ -292,7 +292,7 @@ def hostile_voxels(n_voxels):
 @pytest.mark.parametrize('fit', ALL_FITS, ids=lambda fit: fit.__name__)
 def test_hostile_voxels_give_finite_maps_without_warning(fit):
     # The exchange model costs about twenty times the others.
-    curves = hostile_voxels(20_000 if fit is fit_2cxm else 100_000)
+    curves = hostile_voxels(100_000)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         result = fit(curves, plasma_at(TIMES), TIMES)

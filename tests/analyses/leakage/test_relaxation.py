@@ -47,7 +47,7 @@ def test_nonlinear_t1_is_the_least_squares_minimum():
 @pytest.mark.parametrize('fit', [fit_t1_vfa_linear, fit_t1_vfa_nonlinear])
 def test_hostile_signals_give_finite_t1(fit):
     rng = np.random.default_rng(2)
-    signals = rng.normal(0.0, 100.0, (100_000 if fit is fit_t1_vfa_linear else 20_000, 4))
+    signals = rng.normal(0.0, 100.0, (100_000, 4))
     signals[::20] = 0.0
     signals[1::20] = 7.0
     signals[2::20] = -32768.0
