@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..errors import BadDataError
 from .brainmask import mask_by_network
 from .register import (
     bias_correct,
+    copy_without_times,
     fix_seed,
     register_rigid,
     register_to_template,
@@ -76,8 +76,12 @@ def register(request: Request) -> dict[str, Any]:
     found = register_to_template(
         Path(request['in_file']), target, Path('xfm_'), deformable=request['deformable']
     )
-    shutil.move(found.to_template, 'to_template.h5')
-    shutil.move(found.from_template, 'from_template.h5')
+    for made, name in (
+        (found.to_template, 'to_template.h5'),
+        (found.from_template, 'from_template.h5'),
+    ):
+        copy_without_times(made, Path(name))
+        made.unlink()
     target.unlink()
     metadata = {
         'common': {'SpatialReference': request['uri']},

@@ -87,6 +87,40 @@ def register_to_template(
     return Normalization(forward, inverse, correlation if np.isfinite(correlation) else 0.0)
 
 
+def copy_without_times(source: Path, target: Path) -> None:
+    """
+    Copy a transform in HDF5 without the times that ITK's library notes in it.
+
+    The same transform then has the same bytes whenever it is written.
+
+    Parameters
+    ----------
+    source, target : Path
+        The copy appears only when complete.
+    """
+    import h5py
+
+    with (
+        atomic_path(target) as temporary,
+        h5py.File(source) as read,
+        h5py.File(temporary, 'w', libver='earliest') as written,
+    ):
+
+        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if not isinstance(item, h5py.Dataset):
+                written.require_group(name)
+                return
+            written.create_dataset(
+                name,
+                data=item[()],
+                dtype=item.dtype,
+                compression='gzip' if item.compression else None,
+                track_times=False,
+            )
+
+        read.visititems(copy)
+
+
 def _single(names: str | list[str]) -> str:
     return names if isinstance(names, str) else names[0]
 
