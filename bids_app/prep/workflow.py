@@ -93,13 +93,7 @@ def init_anat_wf(t1w: Path, user_mask: Path | None, place: Place) -> Workflow:
         (images, ds_t1w, [('out', 'in_files')]),
         (strip, outputnode, [('t1w', 't1w'), ('brain_mask', 't1w_mask')]),
     ])  # fmt: skip
-    for space, template in place.spaces:
-        template_wf = init_template_wf(t1w, space, template, place)
-        workflow.connect([
-            (strip, template_wf, [('brain', 'register.in_file')]),
-            (images, template_wf, [('out', 'resample.in_files')]),
-            (template_wf, outputnode, [('register.to_template', f'to_{space.node_suffix}')]),
-        ])  # fmt: skip
+    _to_templates(workflow, t1w, place)
     mask_text = (
         "the brain mask is the user's own"
         if user_mask
@@ -140,34 +134,50 @@ def init_register_node(
     return place.child(interface, name, REGISTRATION_GB)
 
 
+def _to_templates(workflow: Workflow, t1w: Path, place: Place) -> None:
+    """Register once to each template, and resample to each of its resolutions asked for."""
+    strip, images = workflow.get_node('strip'), workflow.get_node('images')
+    outputnode = workflow.get_node('outputnode')
+    registered: dict[str, Workflow] = {}
+    for space, template in place.spaces:
+        if space.name not in registered:
+            registered[space.name] = init_template_wf(t1w, space, template, place)
+            workflow.connect(strip, 'brain', registered[space.name], 'register.in_file')
+        template_wf, suffix = registered[space.name], space.node_suffix
+        rules = {'t1w': 'linear', 'brain_mask': 'nearest'}
+        resample = init_resample_node(place, template, rules, f'resample_t1w_{suffix}')
+        ds_images = place.sink('prep', t1w, f'ds_images_{suffix}', space)
+        ds_images.inputs.spatial_reference = template.uri
+        workflow.connect([
+            (images, resample, [('out', 'in_files')]),
+            (template_wf, resample, [('register.to_template', 'transforms')]),
+            (resample, ds_images, [('out_files', 'in_files')]),
+            (template_wf, outputnode, [('register.to_template', f'to_{suffix}')]),
+        ])  # fmt: skip
+
+
 def init_template_wf(t1w: Path, space: Space, template: TemplateFiles, place: Place) -> Workflow:
     """
-    Register a T1w image to one template and write it there.
+    Register a T1w image to one template and write the transforms.
 
     Inputs
     ------
     register.in_file : T1w brain
-    resample.in_files : T1w image and brain mask
     """
-    workflow = Workflow(name=f'{space.node_suffix}_wf')
+    workflow = Workflow(name=f'{space.name}_wf')
     register = init_register_node(template, place, deformable=True)
     transforms = Node(niu.Merge(2), name='transforms', run_without_submitting=True)
     ds_transforms = place.sink('prep', t1w, 'ds_transforms', space)
-    resample = init_resample_node(place, template, {'t1w': 'linear', 'brain_mask': 'nearest'})
-    ds_images = place.sink('prep', t1w, 'ds_images', space)
-    ds_images.inputs.spatial_reference = template.uri
     workflow.connect([
         (register, transforms, [('to_template', 'in1'), ('from_template', 'in2')]),
         (transforms, ds_transforms, [('out', 'in_files')]),
         (register, ds_transforms, [('metadata', 'metadata')]),
-        (register, resample, [('to_template', 'transforms')]),
-        (resample, ds_images, [('out_files', 'in_files')]),
     ])  # fmt: skip
     return workflow
 
 
 def init_resample_node(
-    place: Place, template: TemplateFiles, interpolation: dict[str, str], name: str = 'resample'
+    place: Place, template: TemplateFiles, interpolation: dict[str, str], name: str
 ) -> Node:
     """Node that brings maps onto a template's grid."""
     interface = ResampleMaps(reference=str(template.t1w), interpolation=interpolation)

@@ -272,15 +272,20 @@ def _directly(parts: _Parts, series: _Series, place: Place) -> None:
     else:
         parts.fit_leakage.inputs.brain_mask_source = 'deepbet on the mean baseline image'
         workflow.connect(strip, 'brain_mask', parts.fit_leakage, 'brain_mask')
+    registered: dict[str, Node] = {}
     for space, template in place.spaces:
-        name = f'register_{space.node_suffix}'
-        register = init_register_node(template, place, deformable=False, name=name)
-        ds_transform = place.sink(ROOM, series.path, f'ds_transform_{space.node_suffix}', space)
-        workflow.connect([
-            (strip, register, [('brain', 'in_file')]),
-            (register, ds_transform, [('to_template', 'in_files')]),
-        ])  # fmt: skip
-        _resample_to(parts, series, place, space.node_suffix, (register, 'to_template'))
+        if space.name not in registered:
+            register = init_register_node(
+                template, place, deformable=False, name=f'register_{space.name}'
+            )
+            ds_transform = place.sink(ROOM, series.path, f'ds_transform_{space.name}', space)
+            workflow.connect([
+                (strip, register, [('brain', 'in_file')]),
+                (register, ds_transform, [('to_template', 'in_files')]),
+            ])  # fmt: skip
+            registered[space.name] = register
+        source = (registered[space.name], 'to_template')
+        _resample_to(parts, series, place, space.node_suffix, source)
 
 
 def _resample_to(
