@@ -18,7 +18,7 @@ from .compute.child import ChildCommand
 from .compute.images import read_header
 from .config import Config
 from .errors import BadDataError, NeurolesionError, UsageError
-from .inputs.collect import BidsImage, SubjectInputs, find_user_mask
+from .inputs.collect import BRAIN_MASKS, BidsImage, SubjectInputs, find_user_mask
 from .outputs.provenance import Failure, Warned
 from .prep.spaces import Space, TemplateFiles, find_template, parse_spaces
 from .prep.workflow import Place, init_anat_wf
@@ -156,7 +156,7 @@ def _init_subject_wf(
         return None
     workflow.add_nodes(rooms)
     if t1w:
-        mask = find_user_mask(t1w, config.run, ('desc-brain_mask',))
+        mask = find_user_mask(t1w, config.run, BRAIN_MASKS)
         anat_wf = init_anat_wf(t1w.path, mask, place)
         pipeline.methods.append(anat_wf.__desc__)
         offered = anat_wf.get_node('outputnode').outputs.copyable_trait_names()

@@ -21,6 +21,10 @@ Query = Mapping[str, Any]
 
 NIFTI = ('.nii', '.nii.gz')
 
+# Ends of the names of masks that users make, in order of preference.
+BRAIN_MASKS = ('desc-brain_mask',)
+AIF_MASKS = ('label-AIF_mask', 'desc-AIF_mask')
+
 
 @dataclass(frozen=True)
 class BidsImage:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from ..errors import BadDataError
+from .collect import BidsImage
 
 MIN_FRAMES = 5
 
@@ -45,6 +47,40 @@ class DceTiming:
 
     flip_angle_deg: float | None
     """Flip angle, in degrees, where the sidecar says it."""
+
+
+def series_timing(image: BidsImage, header: nib.Nifti1Header) -> DceTiming:
+    """
+    Check that an image can be a DCE series, and find its timing.
+
+    Parameters
+    ----------
+    image : BidsImage
+        The series.
+    header : Nifti1Header
+        Its header.
+
+    Returns
+    -------
+    DceTiming
+
+    Raises
+    ------
+    BadDataError
+        If it is not 4D, has too few frames, or as `dce_timing`.
+    """
+    shape = header.get_data_shape()
+    if len(shape) != 4:
+        raise BadDataError(
+            f'{image.path} has {len(shape)} dimensions where a DCE series has 4: '
+            'rename it if it is no DCE series.'
+        )
+    if shape[3] < MIN_FRAMES:
+        raise BadDataError(
+            f'{image.path} has {shape[3]} frames; a DCE analysis needs at least {MIN_FRAMES}.'
+        )
+    step, unit = float(header.get_zooms()[3]), header.get_xyzt_units()[1]
+    return dce_timing(image.metadata, image.path, shape[3], step, unit)
 
 
 def dce_timing(

@@ -11,9 +11,15 @@ import numpy as np
 from ...compute.images import Frames, read_image, read_mask, read_volume
 from ...config import RunConfig
 from ...errors import BadDataError, MissingInputError
-from ...inputs.collect import BidsImage, collect_inputs, find_user_mask
+from ...inputs.collect import (
+    AIF_MASKS,
+    BRAIN_MASKS,
+    BidsImage,
+    collect_inputs,
+    find_user_mask,
+)
 from ...inputs.layout import check_dataset
-from ...inputs.timing import DceTiming, dce_timing
+from ...inputs.timing import DceTiming, series_timing
 from ...prep.brainmask import mask_brain
 from . import ANALYSIS
 from .train import CohortSample
@@ -98,23 +104,12 @@ def iterate_series(bids_dir: Path, derivatives: tuple[Path, ...] = ()) -> Iterat
 
 def _open(patient: str, image: BidsImage, run: RunConfig) -> DceSeries:
     nifti = read_image(image.path)
-    if len(nifti.shape) != 4:
-        raise BadDataError(
-            f'{image.path} has {len(nifti.shape)} dimensions where a DCE series has 4.'
-        )
-    zooms = nifti.header.get_zooms()
-    timing = dce_timing(
-        image.metadata,
-        image.path,
-        nifti.shape[3],
-        float(zooms[3]),
-        nifti.header.get_xyzt_units()[1],
-    )
+    timing = series_timing(image, nifti.header)
     frames = Frames(nifti)
     baseline = np.mean(frames[:3], axis=0)
-    own = find_user_mask(image, run, ('desc-brain_mask',))
+    own = find_user_mask(image, run, BRAIN_MASKS)
     brain = read_mask(own, nifti) if own else mask_brain(baseline, nifti.affine, image.path)
-    artery = find_user_mask(image, run, ('label-AIF_mask', 'desc-AIF_mask'))
+    artery = find_user_mask(image, run, AIF_MASKS)
     return DceSeries(
         patient,
         image,

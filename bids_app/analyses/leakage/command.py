@@ -31,6 +31,9 @@ Request = dict[str, Any]
 HEAD_FRACTION = 0.25
 MAX_ARRIVAL_VOXELS = 50_000
 
+# Frames that stand for the baseline before the arrival is known.
+EARLY_FRAMES = 3
+
 # T1 of living tissue at 1.5 to 7 T; outside it a map holds noise or another unit.
 T1_RANGE_S = (0.1, 6.0)
 
@@ -143,16 +146,17 @@ class _Fit:
 
     def _brain(self) -> np.ndarray:
         source = self.request.get('brain_mask_source') or 'intensity of the baseline'
+        early = np.mean(self.frames[:EARLY_FRAMES], axis=0)
         if 'brain_mask' in self.request:
             mask = read_mask(Path(self.request['brain_mask']), self.image)
         else:
             spacing = np.linalg.norm(self.image.affine[:3, :3], axis=0)
-            mask = mask_by_intensity(np.mean(self.frames[:3], axis=0), spacing)
+            mask = mask_by_intensity(early, spacing)
             self.warnings.append(
                 'The brain mask rests on intensity alone, since there is neither a T1w image nor '
                 'enough slices to register; give a desc-brain_mask for a better one.'
             )
-        signal = np.mean(self.frames[:3], axis=0) > 0
+        signal = early > 0
         if not (mask & signal).any():
             raise BadDataError(f'{self.path} has no signal inside its brain mask: check the mask.')
         self.common['MaskSource'] = source

@@ -14,8 +14,14 @@ from ...compute.images import read_header
 from ...compute.weights import find_model
 from ...config import LeakageConfig
 from ...errors import BadDataError
-from ...inputs.collect import BidsImage, SubjectInputs, find_user_mask
-from ...inputs.timing import MIN_FRAMES, DceTiming, dce_timing
+from ...inputs.collect import (
+    AIF_MASKS,
+    BRAIN_MASKS,
+    BidsImage,
+    SubjectInputs,
+    find_user_mask,
+)
+from ...inputs.timing import DceTiming, series_timing
 from ...outputs.spec import load_spec
 from ...prep.brainmask import is_whole_head
 from ...prep.interfaces import Coregister
@@ -105,27 +111,14 @@ class _Series:
         run = place.config.run
         self.path = dce.path
         header = read_header(dce.path)
-        shape = header.get_data_shape()
-        if len(shape) != 4:
-            raise BadDataError(
-                f'{dce.path} has {len(shape)} dimensions where a DCE series has 4: '
-                'rename it if it is no DCE series.'
-            )
-        if shape[3] < MIN_FRAMES:
-            raise BadDataError(
-                f'{dce.path} has {shape[3]} frames; a DCE analysis needs at least {MIN_FRAMES}.'
-            )
-        zooms = header.get_zooms()
-        unit = header.get_xyzt_units()[1]
-        self.timing: DceTiming = dce_timing(
-            dce.metadata, dce.path, shape[3], float(zooms[3]), unit
-        )
+        self.timing: DceTiming = series_timing(dce, header)
+        shape, zooms = header.get_data_shape(), header.get_zooms()
         self.thick = is_whole_head(shape, zooms)
         voxels = float(np.prod(shape, dtype=float))
         self.mem_gb = CHILD_GB + voxels * (header.get_data_dtype().itemsize + FLOAT_BYTES) / GB
-        self.brain_mask = find_user_mask(dce, run, ('desc-brain_mask',))
+        self.brain_mask = find_user_mask(dce, run, BRAIN_MASKS)
         self.region_mask = find_user_mask(dce, run, ('label-tumor_mask', 'label-lesion_mask'))
-        self.aif_mask = find_user_mask(dce, run, ('label-AIF_mask', 'desc-AIF_mask'))
+        self.aif_mask = find_user_mask(dce, run, AIF_MASKS)
         self.t1_map = inputs.images['t1map'][0].path if inputs.images['t1map'] else None
         self.vfa = _vfa(inputs.images['vfa'])
 
