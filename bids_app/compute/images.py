@@ -37,6 +37,7 @@ _NO_NIFTI: tuple[type[Exception], ...] = (
     nib.spatialimages.HeaderDataError,
     ImageFileError,
     WrapStructError,
+    OverflowError,
     ValueError,
 )
 
@@ -156,9 +157,10 @@ def read_header(path: Path) -> nib.Nifti1Header:
             start = opened.read(4)
             size = int.from_bytes(start, 'little')
             nifti2 = size in (540, 0x1C020000)
-            block = start + opened.read(536 if nifti2 else 348)
+            # Without the extensions that may follow, which can be of any length.
+            block = start + opened.read(536 if nifti2 else 344)
         kind = nib.Nifti2Header if nifti2 else nib.Nifti1Header
-        return kind.from_fileobj(io.BytesIO(block))
+        return kind(block)
     except FileNotFoundError as error:
         raise MissingInputError(f'{path} does not exist.') from error
     except _BAD_GZIP as error:

@@ -33,6 +33,16 @@ def test_what_nibabel_wrote_is_read_back(tmp_path, volume, name, kind):
     assert read_header(tmp_path / name).get_data_shape() == (5, 6, 4)
 
 
+@pytest.mark.parametrize('kind', [nib.Nifti1Image, nib.Nifti2Image])
+def test_header_extensions_are_no_hindrance(tmp_path, volume, kind):
+    image = kind(volume, np.eye(4))
+    extension = nib.nifti1.Nifti1Extension('comment', b'a long note of a converter ' * 9)
+    image.header.extensions.append(extension)
+    image.to_filename(tmp_path / 'a.nii.gz')
+    assert read_header(tmp_path / 'a.nii.gz').get_data_shape() == (5, 6, 4)
+    np.testing.assert_array_equal(read_volume(tmp_path / 'a.nii.gz')[1], volume)
+
+
 def test_big_endian_scaled_integers_with_air_sentinel(tmp_path):
     stored = np.array([[[[-32768, 10, 20]]], [[[5, -32768, 7]]]], dtype='>i2')
     image = nib.Nifti1Image(stored, np.eye(4), nib.Nifti1Header(endianness='>'))
