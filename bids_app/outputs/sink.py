@@ -39,10 +39,15 @@ class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
     source_file = traits.Str(mandatory=True, desc='raw file that gives the entities')
     in_files = InputMultiObject(File(exists=True), desc='files whose stems are keys of the spec')
     space = traits.Dict(usedefault=True, desc='space and res')
+    labels = traits.Dict(usedefault=True, desc='images that a transform connects')
     spatial_reference = traits.Str(desc='URI of the image whose grid the files share')
     sources = traits.List(traits.Str(), usedefault=True, desc='further raw files used')
     metadata = File(exists=True, desc='JSON with sidecar fields and metrics')
     write_metrics = traits.Bool(True, usedefault=True, desc='metrics go to the scans table')
+    partial_metrics = traits.Bool(
+        False, usedefault=True, desc='other metrics of the row are those of other steps: kept'
+    )
+    metrics_source = traits.Str(desc='raw file whose row the metrics go to, if another one')
 
 
 class _DerivativesSinkOutputSpec(TraitedSpec):
@@ -68,7 +73,9 @@ class DerivativesSink(SimpleInterface):
         written = []
         for source in self.inputs.in_files if isdefined(self.inputs.in_files) else []:
             key = Path(source).name.partition('.')[0]
-            relative = output_path(spec.outputs[key], self.inputs.source_file, self.inputs.space)
+            relative = output_path(
+                spec.outputs[key], self.inputs.source_file, self.inputs.space, self.inputs.labels
+            )
             target = root / relative
             _copy(Path(source), target)
             sidecar = self._sidecar(spec, key, content)
@@ -92,15 +99,21 @@ class DerivativesSink(SimpleInterface):
             sidecar['SpatialReference'] = inputs.spatial_reference
         if output.entities['extension'] == '.nii.gz':
             sidecar.setdefault('SkullStripped', False)
-            if inputs.space:
+            if 'res' in inputs.space:
                 index = inputs.space['res']
                 sidecar['Resolution'] = f'Grid of the template at its resolution index {index}'
         return sidecar | content['common'] | content[PER_OUTPUT].get(key, {})
 
     def _update_scans(self, spec: Spec, metrics: dict[str, Any], root: Path) -> None:
-        row = {name: metrics.get(name) for name in spec.metrics}
-        first = next(iter(spec.outputs.values()))
-        image = output_path(first, self.inputs.source_file)
+        row = {
+            name: metrics.get(name)
+            for name in spec.metrics
+            if name in metrics or not self.inputs.partial_metrics
+        }
+        source = self.inputs.source_file
+        if isdefined(self.inputs.metrics_source):
+            source = self.inputs.metrics_source
+        image = output_path(spec.main_output(source), source)
         folder = root / image.parent.parent
         prefix = image.parent.parent.as_posix().replace('/', '_')
         units = {

@@ -20,11 +20,15 @@ ENTITY_ORDER = (
     'chunk', 'seg', 'res', 'den', 'from', 'to', 'mode', 'stat', 'model', 'label', 'param', 'desc',
 )  # fmt: skip
 
+# Folders that BIDS does not know yet.
+FOREIGN_FOLDERS = ('ct',)
+
 # Entities of the raw file that its derivatives keep.
 KEPT_ENTITIES = ('sub', 'ses', 'acq', 'ce', 'rec', 'run')
 
-# Stands in the spec for the template that a transform comes from or goes to.
-SPACE_PLACEHOLDER = '{space}'
+# Stands in the spec for what is known only at run time: {space}, the template that a transform
+# comes from or goes to; {image} and {reference}, the images that it connects.
+_PLACEHOLDER = re.compile(r'\{(?P<name>[a-z]+)\}')
 
 _ENTITY = re.compile(r'(?P<key>[a-z]+)-(?P<value>[A-Za-z0-9+]+)')
 
@@ -76,6 +80,14 @@ class Spec:
     title: str
     outputs: dict[str, Output]
     metrics: dict[str, Metric]
+
+    def main_output(self, source: Path | str) -> Output:
+        """Output whose row of the scans table holds the metrics of a raw file."""
+        suffix = parse_entities(source)['suffix'].lower()
+        same = [
+            item for item in self.outputs.values() if item.entities['suffix'].lower() == suffix
+        ]
+        return next(iter([*same, *self.outputs.values()]))
 
 
 @cache
@@ -137,7 +149,12 @@ def parse_entities(path: Path | str) -> dict[str, str]:
     return entities
 
 
-def output_path(output: Output, source: Path | str, space: dict[str, str] | None = None) -> Path:
+def output_path(
+    output: Output,
+    source: Path | str,
+    space: dict[str, str] | None = None,
+    labels: dict[str, str] | None = None,
+) -> Path:
     """
     Path of an output relative to the derivatives root.
 
@@ -150,6 +167,8 @@ def output_path(output: Output, source: Path | str, space: dict[str, str] | None
     space : dict, optional
         ``{'space': ..., 'res': ...}`` of a map in template space; in the name of a transform the
         space's name stands where the spec has ``{space}``.
+    labels : dict, optional
+        What stands where the spec has ``{image}`` and ``{reference}``.
 
     Returns
     -------
@@ -166,10 +185,11 @@ def output_path(output: Output, source: Path | str, space: dict[str, str] | None
     fixed = {'datatype', 'suffix', 'extension'}
     entities |= {key: str(value) for key, value in output.entities.items() if key not in fixed}
     space = space or {}
-    if SPACE_PLACEHOLDER in entities.values():
-        name = space['space']
+    if any(_PLACEHOLDER.fullmatch(value) for value in entities.values()):
+        known = space | (labels or {})
         entities = {
-            key: name if value == SPACE_PLACEHOLDER else value for key, value in entities.items()
+            key: known[found['name']] if (found := _PLACEHOLDER.fullmatch(value)) else value
+            for key, value in entities.items()
         }
     else:
         entities |= space
@@ -196,6 +216,9 @@ def bidsignore_lines() -> list[str]:
         'CITATION.md',
         '*.lock',
     }
+    lines |= {f'sub-*/{name}' for name in FOREIGN_FOLDERS}
+    # The validator looks at the folder by itself, and a pattern with a slash at its end misses it.
+    lines |= {f'sub-*/ses-*/{name}' for name in FOREIGN_FOLDERS}
     for spec in all_specs():
         for output in spec.outputs.values():
             if not output.standard:

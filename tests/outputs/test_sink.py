@@ -55,6 +55,21 @@ def test_file_sidecar_and_row(sink, tmp_path):
     assert 'unknown' not in table
 
 
+def test_steps_share_a_row_without_wiping_each_other_s_metrics(sink, tmp_path):
+    sink(partial_metrics=True).run()
+    other = sink(partial_metrics=True, metrics_source='/data/sub-01/perf/sub-01_dce.nii.gz')
+    other.inputs.source_file = '/data/sub-01/perf/sub-01_run-2_dce.nii.gz'
+    Path(other.inputs.metadata).write_text('{"metrics": {"leakage_rvs_median": 1.5}}')
+    other.run()
+    table = pd.read_csv(tmp_path / 'out/sub-01/sub-01_scans.tsv', sep='\t')
+    assert table['filename'].tolist() == ['perf/sub-01_param-RLS_dcemap.nii.gz']
+    assert table.loc[0, 'leakage_rls_median'] == 2.5
+    assert table.loc[0, 'leakage_rvs_median'] == 1.5
+    sink().run()
+    table = pd.read_csv(tmp_path / 'out/sub-01/sub-01_scans.tsv', sep='\t')
+    assert table['leakage_rls_median'].isna().all()
+
+
 def test_same_bytes_are_left_alone_and_lost_files_come_back(sink):
     (out,) = sink().run().outputs.out_files
     before = Path(out).stat().st_mtime_ns
