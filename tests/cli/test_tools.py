@@ -5,33 +5,6 @@ import pytest
 from bids_app.cli.tools import main
 
 
-def test_templates_list_names_the_embedded_ones_first(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path))
-    folder = tmp_path / 'tpl-X'
-    folder.mkdir()
-    (folder / 'tpl-X_res-01_T1w.nii.gz').write_bytes(b'data')
-    (folder / 'tpl-X_res-02_T1w.nii.gz').touch()
-    assert main(['templates', 'list']) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        'MNI152NLin2009aSym:res-1  (embedded)',
-        'MNI152NLin2009aSym:res-2  (embedded)',
-        'X:res-1  (TemplateFlow)',
-    ]
-
-
-def test_fetch_failure_is_plain(capsys, monkeypatch):
-    from templateflow import api
-
-    def fail(*_args, **_kwargs):
-        raise ConnectionError('a very long story')
-
-    monkeypatch.setattr(api, 'get', fail)
-    assert main(['templates', 'fetch', 'MNI152NLin2009cAsym:res-2']) == 66
-    told = capsys.readouterr().err
-    assert 'could not be fetched (ConnectionError)' in told
-    assert 'long story' not in told
-
-
 @pytest.mark.parametrize(
     ('arguments', 'code', 'words'),
     [
@@ -39,10 +12,14 @@ def test_fetch_failure_is_plain(capsys, monkeypatch):
         (['train', 'leakage', 'nowhere', 'out'], 16, 'nowhere'),
         (['evaluate', 'leakage', 'nowhere', 'out'], 16, 'nowhere'),
         (['demo', '/proc/demo'], 73, '/proc/demo'),
+        (['templates', 'fetch', 'MNI152Lin2009cAsym'], 66, 'did you mean MNI152NLin2009cAsym'),
+        (['templates', 'fetch', 'fsaverage'], 64, 'is a surface'),
+        (['templates', 'import', 'nowhere'], 66, 'nowhere is no folder'),
     ],
 )
 def test_wrong_calls(capsys, tmp_path, monkeypatch, arguments, code, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TEMPLATEFLOW_HOME', str(tmp_path / 'home'))
     assert main(arguments) == code
     told = capsys.readouterr().err
     assert words in told
@@ -54,3 +31,12 @@ def test_help_of_a_room_is_its_own(capsys):
         main(['train', 'leakage', '--help'])
     assert left.value.code == 0
     assert '--masks' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'arguments', [[], ['unknown'], ['templates'], ['templates', 'fetch'], ['templates', 'drop']]
+)
+def test_wrong_usage_leaves_with_64(arguments):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 64
