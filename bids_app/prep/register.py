@@ -1,220 +1,232 @@
-"""Registration with ANTs, one interpolation per output."""
+"""Registration of a subject to a template: two engines behind one interface."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+import SimpleITK
 
-from ..compute.images import atomic_path
-from ..errors import BadDataError
+from ..errors import BadDataError, UsageError
+from . import antspy, greedy
+from .lesion import keep_volume, read_lesion, usable_voxels
+from .resample import coarsen, read_itk
+from .transforms import Deformation, jacobian, write_deformation
 
-# Fields of view this far apart cannot come from one position on the table.
-SAME_TABLE_MM = 60.0
+ENGINES = {'greedy': greedy.estimate, 'ants': antspy.estimate}
+REGISTRATION_QUALITIES = ('fast', 'standard', 'precise')
+CONTRASTS = ('same', 'other')
 
-# Fewer common voxels than this are no registration.
-MIN_OVERLAP_VOXELS = 500
+# Brains that share less than this (Dice) are not registered.
+MIN_OVERLAP = 0.3
 
-INTERPOLATORS = {'linear': 'linear', 'nearest': 'nearestNeighbor'}
+# A brain of less than this share of the template's volume is not whole, nor is one that the field
+# of view cuts over this area; the brain stem alone is smaller.
+MIN_VOLUME = 0.6
+MAX_CUT_MM2 = 2500.0
+
+# Grid of the check of an affine registration.
+CHECK_SPACING_MM = 2.0
+
+
+@dataclass(frozen=True)
+class RegistrationSettings:
+    """
+    How a subject is registered to a template.
+
+    Parameters
+    ----------
+    engine : str
+        ``greedy`` or ``ants``.
+    quality : str
+        ``fast``, ``standard`` or ``precise``.
+    deformable : bool
+        Whether a deformation follows the affine.
+    contrast : str
+        ``same`` as the template, or ``other`` (T2w or FLAIR against T1w).
+    seed : int
+        Of all random steps.
+    """
+
+    engine: str = 'greedy'
+    quality: str = 'standard'
+    deformable: bool = True
+    contrast: str = 'same'
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for value, choices in (
+            (self.engine, ENGINES),
+            (self.quality, REGISTRATION_QUALITIES),
+            (self.contrast, CONTRASTS),
+        ):
+            if value not in choices:
+                raise UsageError(f'"{value}" is none of {", ".join(choices)}.')
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """Result of `register_to_template`."""
+    """
+    Result of `register_to_template`.
+
+    Parameters
+    ----------
+    to_template : Path
+        Composite transform that brings an image of the subject onto the template's grid.
+    from_template : Path
+        Its inverse.
+    numbers : dict of float
+        ``correlation`` of intensities and ``overlap`` (Dice) of both brains; ``jacobian_p01``,
+        ``jacobian_p99`` and ``folded_percent`` of the deformation after the affine.
+    """
 
     to_template: Path
     from_template: Path
-    correlation: float
-
-
-def fix_seed(seed: int) -> None:
-    """Make ANTs repeatable: it reads its seed from the environment only."""
-    os.environ['ANTS_RANDOM_SEED'] = str(max(1, seed))
+    numbers: dict[str, float]
 
 
 def register_to_template(
-    moving: Path, template: Path, prefix: Path, *, deformable: bool
+    moving: Path,
+    template: Path,
+    workdir: Path,
+    settings: RegistrationSettings,
+    *,
+    lesion: Path | None = None,
 ) -> Normalization:
     """
-    Register a brain to a template's brain: rigid, affine and, for whole brains, SyN.
+    Register a brain to a template's brain.
 
     Parameters
     ----------
     moving, template : Path
-        T1-weighted images, 0 outside the brain.
-    prefix : Path
-        Start of the names of the transforms.
-    deformable : bool
-        Whether SyN follows the affine.
+        3D images, 0 outside the brain.
+    workdir : Path
+        Folder for the transforms.
+    settings : RegistrationSettings
+        Engine and quality.
+    lesion : Path, optional
+        Mask on the moving grid: it is left out of the cost, and its volume changes as the affine
+        part says.
 
     Returns
     -------
     Normalization
-        Composite transforms in ITK's HDF5 format, and the correlation inside the brain.
 
-    References
-    ----------
-    Avants et al., Med Image Anal 12 (2008) 26-41.
+    Raises
+    ------
+    BadDataError
+        If the result is no registration.
     """
-    import ants
-
-    fixed = ants.image_read(str(template))
-    found = ants.registration(
-        fixed,
-        ants.image_read(str(moving)),
-        type_of_transform='SyN' if deformable else 'Affine',
-        outprefix=str(prefix),
-        write_composite_transform=True,
-        reg_iterations=(40, 20, 5),
-        aff_iterations=(500, 250, 100, 0),
-        aff_shrink_factors=(6, 4, 2, 1),
-        aff_smoothing_sigmas=(3, 2, 1, 0),
+    subject, target = read_itk(moving), read_itk(template)
+    for image, path in ((subject, moving), (target, template)):
+        if not SimpleITK.GetArrayViewFromImage(image).any():
+            raise BadDataError(f'{path} is all zero: nothing can be registered to it.')
+    marked = None if lesion is None else read_lesion(lesion, subject)
+    failed = (
+        f'{moving} could not be registered to {template.name}: check its orientation and field of '
+        'view, or leave that space out of --output-spaces.'
     )
-    forward = Path(_single(found['fwdtransforms']))
-    inverse = Path(_single(found['invtransforms']))
-    warped, brain = found['warpedmovout'].numpy(), fixed.numpy()
-    both = (warped != 0) & (brain != 0)
-    if both.sum() < MIN_OVERLAP_VOXELS:
-        raise BadDataError(
-            f'{moving} could not be registered to {template.name}: check its orientation and '
-            'field of view, or leave that space out of --output-spaces.'
+    try:
+        found = ENGINES[settings.engine](
+            subject,
+            target,
+            workdir,
+            quality=settings.quality,
+            deformable=settings.deformable,
+            contrast=settings.contrast,
+            seed=settings.seed,
+            usable=_usable(subject, target, marked),
         )
-    correlation = float(np.corrcoef(warped[both], brain[both])[0, 1])
-    return Normalization(forward, inverse, correlation if np.isfinite(correlation) else 0.0)
+    except RuntimeError as error:
+        # ITK's own errors, most often of images that do not overlap, are of this kind.
+        raise BadDataError(failed) from error
+    if marked is not None:
+        found = keep_volume(found, marked)
+    numbers = measure(subject, target, found)
+    if not np.isfinite(list(numbers.values())).all() or numbers['overlap'] < MIN_OVERLAP:
+        raise BadDataError(failed)
+    to_template, from_template = workdir / 'to_template.h5', workdir / 'from_template.h5'
+    write_deformation(found, to_template, from_template)
+    return Normalization(to_template, from_template, numbers)
 
 
-def copy_without_times(source: Path, target: Path) -> None:
+def _usable(
+    subject: SimpleITK.Image, template: SimpleITK.Image, lesion: SimpleITK.Image | None
+) -> SimpleITK.Image | None:
+    """Give the mask on the subject's grid of what counts in the cost, if not all does."""
+    partial = is_partial(subject, template)
+    if lesion is None:
+        return subject != 0 if partial else None
+    usable = usable_voxels(lesion)
+    return SimpleITK.And(usable, subject != 0) if partial else usable
+
+
+def is_partial(subject: SimpleITK.Image, template: SimpleITK.Image) -> bool:
     """
-    Copy a transform in HDF5 without the times that ITK's library notes in it.
-
-    The same transform then has the same bytes whenever it is written.
+    Tell whether a field of view cuts the brain, so that the cut must not be matched to its edge.
 
     Parameters
     ----------
-    source, target : Path
-        The copy appears only when complete.
+    subject, template : SimpleITK.Image
+        Brains, 0 outside.
     """
-    import h5py
-
-    with (
-        atomic_path(target) as temporary,
-        h5py.File(source) as read,
-        h5py.File(temporary, 'w', libver='earliest') as written,
-    ):
-
-        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
-            if not isinstance(item, h5py.Dataset):
-                written.require_group(name)
-                return
-            written.create_dataset(
-                name,
-                data=item[()],
-                dtype=item.dtype,
-                compression='gzip' if item.compression else None,
-                track_times=False,
-            )
-
-        read.visititems(copy)
-
-
-def _single(names: str | list[str]) -> str:
-    return names if isinstance(names, str) else names[0]
-
-
-def bias_correct(image: Path, mask: Path, output: Path) -> None:
-    """Correct the bias field with N4 and keep the input's grid and header codes."""
-    import ants
-
-    corrected = ants.n4_bias_field_correction(
-        ants.image_read(str(image)),
-        mask=ants.image_read(str(mask)),
-        shrink_factor=4,
-        convergence={'iters': [30, 30, 20], 'tol': 1e-4},
+    spacing = np.array(subject.GetSpacing())[::-1]
+    inside = SimpleITK.GetArrayViewFromImage(subject) != 0
+    whole = (SimpleITK.GetArrayViewFromImage(template) != 0).sum() * np.prod(template.GetSpacing())
+    cut_mm2 = max(
+        inside.take(side, axis).sum() * np.prod(spacing) / spacing[axis]
+        for axis in range(3)
+        for side in (0, -1)
     )
-    with atomic_path(output) as temporary:
-        ants.image_write(corrected, str(temporary))
+    return bool(cut_mm2 > MAX_CUT_MM2 or inside.sum() * np.prod(spacing) < MIN_VOLUME * whole)
 
 
-def register_rigid(moving: Path, fixed: Path, prefix: Path) -> Path:
+def measure(
+    subject: SimpleITK.Image, template: SimpleITK.Image, found: Deformation
+) -> dict[str, float]:
     """
-    Align an image to another one of the same session by a rigid transform.
+    Judge a registration on the template's grid.
 
     Parameters
     ----------
-    moving, fixed : Path
-        3D images.
-    prefix : Path
-        Start of the transform's name.
+    subject, template : SimpleITK.Image
+        Brains, 0 outside.
+    found : Deformation
+        From the template to the subject.
 
     Returns
     -------
-    Path
-        Transform in ITK's format; it takes ``moving`` to ``fixed``.
+    dict of float
+        As in `Normalization`.
     """
-    import ants
-
-    target, source = ants.image_read(str(fixed)), ants.image_read(str(moving))
-    apart = np.linalg.norm(_centre(fixed) - _centre(moving))
-    start = 'Identity' if apart < SAME_TABLE_MM else None
-    found = ants.registration(
-        target,
-        source,
-        type_of_transform='Rigid',
-        initial_transform=start,
-        outprefix=str(prefix),
-        aff_metric='mattes',
-        aff_iterations=(500, 250, 100, 0),
-        aff_shrink_factors=(6, 4, 2, 1),
-        aff_smoothing_sigmas=(3, 2, 1, 0),
+    target = template
+    if found.field is None:
+        target = coarsen(template, CHECK_SPACING_MM)
+    else:
+        target = SimpleITK.Resample(
+            template, found.field, SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0
+        )
+    warped = SimpleITK.Resample(subject, target, found.transform(), SimpleITK.sitkLinear, 0.0)
+    values, reference = (
+        SimpleITK.GetArrayViewFromImage(warped),
+        SimpleITK.GetArrayViewFromImage(target),
     )
-    transform = Path(found['fwdtransforms'][0])
-    renamed = prefix.with_name(f'{prefix.name}rigid.mat')
-    shutil.move(transform, renamed)
-    return renamed
-
-
-def _centre(path: Path) -> np.ndarray:
-    image = nib.load(path)
-    middle = np.append((np.array(image.shape[:3]) - 1) / 2, 1.0)
-    return np.asarray((image.affine @ middle)[:3])
-
-
-def resample(
-    image: Path,
-    reference: Path,
-    transforms: list[Path],
-    output: Path,
-    interpolation: str,
-    inverted: list[bool] | None = None,
-) -> None:
-    """
-    Bring an image onto a reference grid through a chain of transforms, interpolating once.
-
-    Parameters
-    ----------
-    image, reference : Path
-        Image to resample and image that gives the grid.
-    transforms : list of Path
-        In ANTs' order: the last one is applied first.
-    output : Path
-        Written when complete.
-    interpolation : str
-        ``linear`` or ``nearest``.
-    inverted : list of bool, optional
-        Which of the (affine) transforms are to be inverted.
-    """
-    import ants
-
-    moved = ants.apply_transforms(
-        ants.image_read(str(reference)),
-        ants.image_read(str(image)),
-        [str(path) for path in transforms],
-        interpolator=INTERPOLATORS[interpolation],
-        whichtoinvert=inverted,
-    )
-    with atomic_path(output) as temporary:
-        ants.image_write(moved, str(temporary))
+    inside, brain = values != 0, reference != 0
+    both = inside & brain
+    overlap = 2.0 * both.sum() / max(1, inside.sum() + brain.sum())
+    correlation = 0.0
+    if both.any() and values[both].std() > 0 and reference[both].std() > 0:
+        correlation = float(np.corrcoef(values[both], reference[both])[0, 1])
+    low, high, folded = 1.0, 1.0, 0.0
+    if found.field is not None:
+        change = jacobian(found.field)[brain]
+        low, high = (float(value) for value in np.percentile(change, (1, 99)))
+        folded = 100.0 * float((change <= 0).mean())
+    return {
+        'correlation': correlation,
+        'overlap': float(overlap),
+        'jacobian_p01': low,
+        'jacobian_p99': high,
+        'folded_percent': folded,
+    }
