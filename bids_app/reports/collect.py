@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadDataError
-from ..outputs.spec import KEPT_ENTITIES, Metric, Output, Spec, all_specs, parse_entities
+from ..outputs.spec import (
+    KEPT_ENTITIES,
+    Metric,
+    Output,
+    Spec,
+    all_specs,
+    parse_entities,
+)
+from ..prep.modalities import CT, MR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +27,12 @@ NATIVE = ''
 """Name of the space of the images as they were acquired."""
 
 MISSING = 'n/a'
+
+TEMPLATE = '{space}'
+"""Stands in the spec for the template that a transform comes from or goes to."""
+
+IMAGE_LABELS = frozenset(modality.label for modality in (*MR.values(), CT))
+"""Names of images in the ``from-`` and ``to-`` entities of transforms."""
 
 # Entities that a room leaves open: the pipeline fills them in for each space and transform.
 _OPEN_ENTITIES = frozenset({'space', 'res', 'den', 'from', 'to'})
@@ -50,6 +64,8 @@ class RoomRun:
     """Files by space and by the key of their output."""
 
     metrics: dict[str, float] = field(default_factory=dict)
+    transforms: list[Written] = field(default_factory=list)
+    """Transforms between images or to templates; several may share one key of the spec."""
 
     @property
     def native(self) -> dict[str, Written]:
@@ -149,11 +165,14 @@ def _add_file(path: Path, rooms: dict[tuple[str, RunKey], RoomRun], specs: list[
     run = run_key(entities)
     for spec in specs:
         for output in spec.outputs.values():
-            if _matches(output, path, entities):
+            if _matches(output, path, entities) and _is_of_space(output, spec, entities):
                 room = rooms.setdefault((spec.room, run), RoomRun(spec, run))
                 space = _space(output, entities)
                 written = Written(output, path, space, read_sidecar(path))
-                room.spaces.setdefault(space, {}).setdefault(output.key, written)
+                if any(_is_open(str(value)) for value in output.entities.values()):
+                    room.transforms.append(written)
+                else:
+                    room.spaces.setdefault(space, {}).setdefault(output.key, written)
 
 
 def run_key(entities: dict[str, str]) -> RunKey:
@@ -167,9 +186,34 @@ def _matches(output: Output, path: Path, entities: dict[str, str]) -> bool:
         return False
     extra = set(entities) - set(wanted) - set(KEPT_ENTITIES)
     return extra <= _OPEN_ENTITIES and all(
-        entities.get(key) == value or (key == 'space' and key in entities)
+        entities.get(key) == value
+        or (key in entities and (key == 'space' or _fits_open(value, entities[key])))
         for key, value in wanted.items()
     )
+
+
+def _is_open(value: str) -> bool:
+    """Whether the spec leaves a value open, as that of ``{space}`` or ``{image}``."""
+    return value.startswith('{')
+
+
+def _fits_open(value: str, actual: str) -> bool:
+    """Whether a name may stand for an open value: of a template, or of an image."""
+    return _is_open(value) and (value == TEMPLATE) != (actual in IMAGE_LABELS)
+
+
+def _is_of_space(output: Output, spec: Spec, entities: dict[str, str]) -> bool:
+    """
+    Whether a file's space is one in which an output is written.
+
+    ``space-FLAIR_desc-brain_mask`` is the mask on the FLAIR's grid where the spec says so, and no
+    copy of the T1w's mask in a space of that name.
+    """
+    space, own = entities.get('space'), output.entities.get('space')
+    if space is None or space == own:
+        return True
+    named = {other.entities.get('space') for other in spec.outputs.values()}
+    return space not in named and (own is None or output.resample is not None)
 
 
 def _space(output: Output, entities: dict[str, str]) -> str:

@@ -34,6 +34,7 @@ MIN_WIDTH = 338
 """Three such pictures, in their frames, fill the page's width."""
 
 NARROW = 520
+PLANE_GAP = 16
 GAP_SHARE = 0.02
 BAR_SPACE = 92
 FOOT_SPACE = 24
@@ -100,6 +101,9 @@ class Mosaic:
     window: tuple[float, float] | None = None
     """Values drawn black and white; by default taken from the slices."""
 
+    legend: bool = True
+    """Whether the contours' names stand below."""
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -150,15 +154,59 @@ def draw_mosaic(mosaic: Mosaic, pixel_ratio: float = 1.6) -> Picture:
     -------
     Picture
     """
+    pixels, (width, height) = _render(mosaic, pixel_ratio, MAX_WIDTH)
+    return Picture(_encode(pixels), width, height)
+
+
+def draw_planes(rows: Sequence[Sequence[Mosaic]], pixel_ratio: float = 1.6) -> Picture:
+    """
+    Draw several mosaics in one picture: rows below each other, mosaics of a row side by side.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of Mosaic
+        What to draw; the mosaics of a row share its width.
+    pixel_ratio : float
+        Picture pixels per CSS pixel.
+
+    Returns
+    -------
+    Picture
+    """
+    strips = []
+    for row in rows:
+        room = (MAX_WIDTH - (len(row) - 1) * PLANE_GAP) // len(row)
+        parts = [_render(mosaic, pixel_ratio, room)[0] for mosaic in row]
+        strips.append(_join(parts, 1, round(PLANE_GAP * pixel_ratio)))
+    pixels = _join(strips, 0, 0)
+    height, width = (round(length / pixel_ratio) for length in pixels.shape[:2])
+    return Picture(_encode(pixels), width, height)
+
+
+def _join(parts: Sequence[np.ndarray], axis: int, gap: int) -> np.ndarray:
+    """Lay pictures beside (axis 1) or below (axis 0) each other on black, starts aligned."""
+    other = 1 - axis
+    size = max(part.shape[other] for part in parts)
+    padded = []
+    for index, part in enumerate(parts):
+        margins = [(0, 0), (0, 0), (0, 0)]
+        margins[other] = (0, size - part.shape[other])
+        margins[axis] = (gap if index else 0, 0)
+        padded.append(np.pad(part, margins))
+    return np.concatenate(padded, axis)
+
+
+def _render(mosaic: Mosaic, pixel_ratio: float, room: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pixels (red, green, blue) and size in CSS pixels, at most ``room`` wide."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     view, volume = mosaic.view, mosaic.volume
     grey = cut(volume.data, view)
     bar = BAR_SPACE if mosaic.layer else 0
-    layout = _layout(grey.shape, pixel_mm(volume, view), MAX_WIDTH - bar)
+    layout = _layout(grey.shape, pixel_mm(volume, view), room - bar)
     width = max(MIN_WIDTH, round(layout.picture[0]) + bar)
-    foot = len(_foot_texts(mosaic, width)) + bool(mosaic.contours)
+    foot = len(_foot_texts(mosaic, width)) + bool(mosaic.contours and mosaic.legend)
     height = round(layout.picture[1]) + foot * FOOT_SPACE
     dpi = 72 * pixel_ratio
     figure = Figure(figsize=(width / 72, height / 72), dpi=dpi, facecolor='black')
@@ -180,7 +228,7 @@ def draw_mosaic(mosaic: Mosaic, pixel_ratio: float = 1.6) -> Picture:
     _draw_foot(figure, mosaic, (width, height))
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    return Picture(_encode(pixels), width, height)
+    return pixels[..., :3], (width, height)
 
 
 def _draw_slices(axes: Axes, mosaic: Mosaic, grey: np.ndarray, layout: _Layout) -> None:
@@ -316,7 +364,7 @@ def _draw_foot(figure: Figure, mosaic: Mosaic, size: tuple[int, int]) -> None:
     for index, text in enumerate(reversed(texts)):
         figure.text(8 / width, (index + 0.5) * line, text, color='#b8b8b8', **style)
     start = 8.0
-    for contour in mosaic.contours:
+    for contour in mosaic.contours if mosaic.legend else ():
         label = '■ ' + contour.label
         figure.text(start / width, (len(texts) + 0.5) * line, label, color=contour.color, **style)
         start += (len(label) + 3) * FONT * 0.52
@@ -326,5 +374,7 @@ def _encode(pixels: np.ndarray) -> str:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(pixels[..., :3]).save(stream, 'WEBP', quality=WEBP_QUALITY, method=4)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        stream, 'WEBP', quality=WEBP_QUALITY, method=4
+    )
     return 'data:image/webp;base64,' + base64.b64encode(stream.getvalue()).decode('ascii')

@@ -215,7 +215,11 @@ def crop_box(inside: np.ndarray, axis: int, zooms: Sequence[float]) -> tuple[sli
 
 
 def choose_view(
-    volume: Volume, inside: np.ndarray, count: int, lesion: np.ndarray | None = None
+    volume: Volume,
+    inside: np.ndarray,
+    count: int,
+    lesion: np.ndarray | None = None,
+    axis: int | None = None,
 ) -> View:
     """
     Decide what is drawn of a volume.
@@ -230,12 +234,15 @@ def choose_view(
         How many slices at most.
     lesion : ndarray of bool, shape (x, y, z), optional
         Its largest connected part attracts slices.
+    axis : int, optional
+        Axis across which slices lie; by default that of the acquisition.
 
     Returns
     -------
     View
     """
-    axis = choose_axis(volume.data.shape, volume.zooms)
+    if axis is None:
+        axis = choose_axis(volume.data.shape, volume.zooms)
     return View(
         axis,
         choose_slices(inside, axis, count, lesion),
@@ -306,3 +313,46 @@ def tile_corners(shape: tuple[int, ...], columns: int, gap: int) -> list[tuple[i
         (index // columns * (height + gap), index % columns * (width + gap))
         for index in range(count)
     ]
+
+
+def resample_views(
+    moving: Volume, grid: Volume, views: Sequence[View], matrix: np.ndarray | None = None
+) -> Volume:
+    """
+    Bring an image onto the slices of another one's grid that are drawn; linear.
+
+    Parameters
+    ----------
+    moving : Volume
+        The image.
+    grid : Volume
+        Gives the grid.
+    views : sequence of View
+        Which slices; the rest of the result holds the image's smallest value.
+    matrix : ndarray, shape (4, 4), optional
+        Takes points of the grid's world to the image's world, both RAS+ in mm; by default they
+        are the same.
+
+    Returns
+    -------
+    Volume
+    """
+    to_voxels = np.linalg.inv(moving.affine) @ (np.eye(4) if matrix is None else matrix)
+    to_voxels = to_voxels @ grid.affine
+    outside = float(moving.data.min())
+    result = np.full(grid.data.shape, outside, np.float32)
+    for view in views:
+        for index in view.indices:
+            start, shape = np.zeros(3), list(grid.data.shape)
+            start[view.axis], shape[view.axis] = index, 1
+            place = [slice(None)] * 3
+            place[view.axis] = slice(index, index + 1)
+            result[tuple(place)] = ndimage.affine_transform(
+                moving.data,
+                to_voxels[:3, :3],
+                apply_affine(to_voxels, start),
+                output_shape=tuple(shape),
+                order=1,
+                cval=outside,
+            )
+    return grid._replace(data=result)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .charts import LineChart, line_charts
 from .collect import NATIVE, RoomRun, Session, Written, bare_label, collect_subject
-from .figures import FigureView, fitting_ratio, room_figures, template_checks
+from .figures import FigureView, fitting_ratio, room_figures, template_checks, warnings_of
+from .flicker import FlickerView
 from .page import markdown, write_page
+from .registration import PREPARATION, alignment_views, count_frames, registration_views
 from .runlog import RunLog, read_run_log
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class RoomView:
     sources: list[str]
     warnings: list[str]
     figures: list[FigureView]
+    flickers: list[FlickerView]
     checks: list[FigureView]
     charts: list[ChartView]
     metrics: list[MetricRow]
@@ -105,7 +108,7 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
     sessions = collect_subject(output_dir, subject)
     log = read_run_log(output_dir, subject)
     citation = output_dir / 'CITATION.md'
-    ratio = fitting_ratio(_count_mosaics(sessions))
+    ratio = fitting_ratio(_count_pictures(sessions))
     views = [_session_view(session, ratio) for session in sessions]
     context = {
         'subject': subject,
@@ -126,39 +129,45 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
     return write_page(output_dir / f'sub-{subject}.html', 'subject.html.j2', context)
 
 
-def _count_mosaics(sessions: list[Session]) -> int:
-    return sum(
-        bool(item.output.display)
-        for session in sessions
-        for room in session.rooms
-        for item in room.written()
-        if item.space == NATIVE
-    )
+def _count_pictures(sessions: list[Session]) -> int:
+    rooms = [room for session in sessions for room in session.rooms]
+    mosaics = [
+        item
+        for room in rooms
+        for item in room.native.values()
+        if (item.output.display or {}).get('kind', 'outline') != 'outline'
+    ]
+    return len(mosaics) + sum(count_frames(room) for room in rooms)
 
 
 def _session_view(session: Session, ratio: float) -> SessionView:
     title = f'Session {session.label}' if session.label else ''
     anchor = f'ses-{session.label}' if session.label else 'ses'
-    rooms = [_room_view(room, anchor, ratio) for room in session.rooms]
+    rooms = [_room_view(room, session, anchor, ratio) for room in session.rooms]
     return SessionView(anchor, title, rooms)
 
 
-def _room_view(room: RoomRun, anchor: str, ratio: float) -> RoomView:
-    items = room.written()
+def _room_view(room: RoomRun, session: Session, anchor: str, ratio: float) -> RoomView:
+    items = [*room.written(), *room.transforms]
+    prepares = room.spec.room == PREPARATION
     return RoomView(
         anchor='-'.join([anchor, room.spec.room, *room.run]),
         title=room.spec.title,
         run=', '.join(room.run),
         sources=_unique(source for item in items for source in _raw_sources(item)),
-        warnings=_unique(
-            str(text) for item in items for text in _as_list(item.sidecar.get('Warnings'))
-        ),
+        warnings=_unique(text for item in items for text in warnings_of(item)),
         figures=list(room_figures(room, ratio)),
-        checks=list(template_checks(room, ratio)),
+        flickers=[
+            *alignment_views(room, session.rooms, ratio),
+            *registration_views(room, ratio),
+        ],
+        checks=[] if prepares else list(template_checks(room, ratio)),
         charts=_charts(room),
         metrics=[
             MetricRow(metric, room.metrics.get(metric.name))
             for metric in room.spec.metrics.values()
+            # No session has every kind of image that preparation has numbers for.
+            if metric.name in room.metrics or not prepares
         ],
         facts=_facts(items),
         provenance=_shared_fields(items, _PROVENANCE),
