@@ -28,6 +28,9 @@ SPEC_DIR = _shipped('derivatives_spec')
 
 BIDS_VERSION = '1.11.1'
 
+REGISTRATION_ENGINES = ('greedy', 'ants')
+REGISTRATION_QUALITIES = ('fast', 'standard', 'precise')
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -78,6 +81,9 @@ class RunConfig:
     stop_on_first_crash: bool = False
     """Whether the first failed node ends the run."""
 
+    prep_only: bool = False
+    """Whether only spatial preparation runs, on every image of a kind that it knows."""
+
     dry_run: bool = False
     """Whether to print what would run on which files, and stop."""
 
@@ -115,6 +121,28 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
+class PrepConfig:
+    """Settings of spatial preparation."""
+
+    registration_engine: str = 'greedy'
+    """One of `REGISTRATION_ENGINES`: what registers to templates."""
+
+    registration_quality: str = 'standard'
+    """One of `REGISTRATION_QUALITIES`."""
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ('registration_engine', self.registration_engine, REGISTRATION_ENGINES),
+            ('registration_quality', self.registration_quality, REGISTRATION_QUALITIES),
+        ):
+            if value not in choices:
+                raise UsageError(
+                    f'prep.{name} is {value!r}, which does not exist: choose from '
+                    f'{", ".join(choices)}.'
+                )
+
+
+@dataclass(frozen=True)
 class LeakageConfig:
     """Settings of the ``leakage`` room."""
 
@@ -149,6 +177,7 @@ class Config:
 
     run: RunConfig
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    prep: PrepConfig = field(default_factory=PrepConfig)
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
 
     def to_toml(self) -> str:
@@ -158,12 +187,12 @@ class Config:
         return tomli_w.dumps(_plain(dataclasses.asdict(self)))
 
 
-ROOM_SECTIONS = {'leakage': LeakageConfig}
+ROOM_SECTIONS = {'prep': PrepConfig, 'leakage': LeakageConfig}
 
 
 def read_room_settings(path: Path) -> dict[str, dict[str, Any]]:
     """
-    Read the rooms' sections of a saved configuration; paths and compute settings are left out.
+    Read the sections of preparation and rooms of a saved configuration, and nothing else of it.
 
     Parameters
     ----------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,23 @@ from nipype import Node, Workflow
 from .analyses import ANALYSES
 from .analyses.analysis import load_function
 from .compute.child import ChildCommand
-from .compute.images import read_header
-from .config import Config
-from .errors import BadDataError, NeurolesionError, UsageError
-from .inputs.collect import BRAIN_MASKS, BidsImage, SubjectInputs, find_user_mask
+from .config import Config, RunConfig
+from .errors import MissingInputError, NeurolesionError, UsageError
+from .inputs.collect import BidsImage, SubjectInputs
 from .outputs.provenance import Failure, Warned
-from .prep.spaces import Space, TemplateFiles, find_template, parse_spaces
-from .prep.workflow import Place, init_anat_wf
+from .prep.modalities import CT_QUERY
+from .prep.modalities import QUERIES as PREP_QUERIES
+from .prep.normalize import init_normalize_wf
+from .prep.place import Place
+from .prep.session import SessionImages, choose_images
+from .prep.spaces import (
+    Space,
+    TemplateFiles,
+    find_ct_template,
+    find_template,
+    parse_spaces,
+)
+from .prep.workflow import init_anat_wf, init_ct_wf
 
 ROOT = 'neurolesion_wf'
 POLL_S = 0.2
@@ -44,7 +55,7 @@ class Pipeline:
         """Subject and room of a node, from its full name."""
         parts = name.removeprefix(f'{ROOT}.').split('.')
         room = parts[1].removesuffix('_wf')
-        return self.labels[parts[0]], 'prep' if room == 'anat' else room
+        return self.labels[parts[0]], 'prep' if room in {'anat', 'normalize', 'ct'} else room
 
     def steps(self) -> list[str]:
         """Full names of the nodes that start a child program."""
@@ -85,9 +96,11 @@ def _nipype_level(config: Config) -> str:
     return 'INFO' if config.run.verbose > 1 else 'CRITICAL'
 
 
-def queries_of(rooms: tuple[str, ...]) -> dict[str, Any]:
-    """Gather the queries of several rooms in one mapping."""
-    return {name: query for room in rooms for name, query in ANALYSES[room].queries.items()}
+def queries_of(run: RunConfig) -> dict[str, Any]:
+    """Gather what a run looks for: the queries of its rooms, or of preparation alone."""
+    if run.prep_only:
+        return dict(PREP_QUERIES)
+    return {name: query for room in run.analyses for name, query in ANALYSES[room].queries.items()}
 
 
 def build_pipeline(config: Config, inputs: list[SubjectInputs]) -> Pipeline:
@@ -111,9 +124,7 @@ def build_pipeline(config: Config, inputs: list[SubjectInputs]) -> Pipeline:
     MissingInputError
         If a template of ``--output-spaces`` is not on this machine.
     """
-    spaces = tuple(
-        (space, find_template(space)) for space in parse_spaces(config.run.output_spaces)
-    )
+    spaces = _find_spaces(config.run, inputs)
     workflow = Workflow(name=ROOT, base_dir=str(config.run.work_dir))
     pipeline = Pipeline(workflow, inputs)
     for subject in inputs:
@@ -124,22 +135,48 @@ def build_pipeline(config: Config, inputs: list[SubjectInputs]) -> Pipeline:
     return pipeline
 
 
+def _find_spaces(
+    run: RunConfig, inputs: list[SubjectInputs]
+) -> tuple[tuple[Space, TemplateFiles], ...]:
+    spaces = parse_spaces(run.output_spaces)
+    kinds = {name for subject in inputs for name, images in subject.images.items() if images}
+    if kinds != {CT_QUERY}:
+        return tuple((space, find_template(space)) for space in spaces)
+    return tuple((space, _find_for_ct(space)) for space in spaces)
+
+
+def _find_for_ct(space: Space) -> TemplateFiles:
+    """Take a template without a T1w image too: where there is only CT, its CT is enough."""
+    try:
+        return find_template(space)
+    except MissingInputError:
+        found = find_ct_template(space)
+        return TemplateFiles(found.ct, found.mask, ct=found.ct)
+
+
 def _init_subject_wf(
     subject: SubjectInputs,
     config: Config,
     spaces: tuple[tuple[Space, TemplateFiles], ...],
     pipeline: Pipeline,
 ) -> Workflow | None:
-    session = f'_ses_{subject.session}' if subject.session else ''
-    workflow = Workflow(name=f'sub_{subject.subject}{session}_wf')
     place = Place(config, spaces)
-    try:
-        t1w = _choose_t1w(subject, pipeline)
-    except NeurolesionError as error:
+
+    def fail(room: str, error: NeurolesionError) -> None:
         pipeline.failures.append(
-            Failure(subject.subject, subject.session, 'prep', 'input', str(error), error.code)
+            Failure(subject.subject, subject.session, room, 'input', str(error), error.code)
         )
+
+    def warn(message: str) -> None:
+        pipeline.warnings.append(Warned(subject.subject, subject.session, message))
+
+    try:
+        session = choose_images(subject, config.run, warn)
+    except NeurolesionError as error:
+        fail('prep', error)
         return None
+    # A room sees what preparation kept: the image that was chosen, or none.
+    subject = replace(subject, images=subject.images | _kept(session, subject))
     rooms = []
     for name in config.run.analyses:
         room = ANALYSES[name]
@@ -147,45 +184,44 @@ def _init_subject_wf(
             try:
                 rooms.append(load_function(room.build)(subject, place))
             except NeurolesionError as error:
-                pipeline.failures.append(
-                    Failure(
-                        subject.subject, subject.session, name, 'input', str(error), error.code
-                    )
-                )
-    if not rooms:
+                fail(name, error)
+    preparations = _preparations(session, place)
+    if not rooms and not (config.run.prep_only and preparations):
         return None
-    workflow.add_nodes(rooms)
-    if t1w:
-        mask = find_user_mask(t1w, config.run, BRAIN_MASKS)
-        anat_wf = init_anat_wf(t1w.path, mask, place)
-        pipeline.methods.append(anat_wf.__desc__)
-        offered = anat_wf.get_node('outputnode').outputs.copyable_trait_names()
-        for room in rooms:
-            wanted = room.get_node('inputnode').inputs.copyable_trait_names()
-            for name in sorted(set(offered) & set(wanted)):
-                workflow.connect(anat_wf, f'outputnode.{name}', room, f'inputnode.{name}')
-    pipeline.methods += [room.__desc__ for room in rooms]
+    label = f'_ses_{subject.session}' if subject.session else ''
+    workflow = Workflow(name=f'sub_{subject.subject}{label}_wf')
+    parts = [*preparations, *rooms]
+    workflow.add_nodes(parts)
+    for giver, taker in permutations(parts, 2):
+        _connect_offered(workflow, giver, taker)
+    pipeline.methods += [part.__desc__ for part in parts]
     return workflow
 
 
-def _choose_t1w(subject: SubjectInputs, pipeline: Pipeline) -> BidsImage | None:
-    images = subject.images.get('t1w', ())
-    if not images:
-        return None
-    if len(images) > 1:
-        pipeline.warnings.append(
-            Warned(
-                subject.subject,
-                subject.session,
-                f'{len(images)} T1w images were found and the first by name, '
-                f'{images[0].path.name}, was used; choose with --bids-filter-file.',
-            )
-        )
-    path = images[0].path
-    shape = [size for size in read_header(path).get_data_shape() if size > 1]
-    if len(shape) != 3:
-        raise BadDataError(f'{path} has the shape {shape} where one 3D T1w image is needed.')
-    return images[0]
+def _preparations(session: SessionImages, place: Place) -> list[Workflow]:
+    parts = []
+    if session.mr:
+        parts.append(init_anat_wf(session.mr, place))
+        if place.spaces:
+            parts.append(init_normalize_wf(session.mr, place))
+    if session.ct:
+        parts.append(init_ct_wf(session.ct, place))
+    return parts
+
+
+def _kept(session: SessionImages, subject: SubjectInputs) -> dict[str, tuple[BidsImage, ...]]:
+    kept = {image.name: (image.image,) for image in session.all()}
+    return {name: kept.get(name, ()) for name in PREP_QUERIES if name in subject.images}
+
+
+def _connect_offered(workflow: Workflow, giver: Workflow, taker: Workflow) -> None:
+    """Wire every field that one part offers under the name by which another one wants it."""
+    outputnode, inputnode = giver.get_node('outputnode'), taker.get_node('inputnode')
+    if outputnode and inputnode:
+        offered = outputnode.outputs.copyable_trait_names()
+        wanted = inputnode.inputs.copyable_trait_names()
+        for name in sorted(set(offered) & set(wanted)):
+            workflow.connect(giver, f'outputnode.{name}', taker, f'inputnode.{name}')
 
 
 def run_pipeline(pipeline: Pipeline, config: Config, on_status: StatusCallback) -> None:

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import uuid
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..analyses import ANALYSES
 from ..compute.machine import available_memory_gb, cpu_count
-from ..config import ComputeConfig, Config, LeakageConfig, RunConfig, read_room_settings
+from ..config import (
+    REGISTRATION_ENGINES,
+    REGISTRATION_QUALITIES,
+    ROOM_SECTIONS,
+    ComputeConfig,
+    Config,
+    LeakageConfig,
+    PrepConfig,
+    RunConfig,
+    read_room_settings,
+)
 from ..errors import ExitCode, UsageError
 from ..inputs.collect import read_filters
+from .values import fraction, memory_gb, number, positive, session_label, subject_label
 
 LEVELS = ('participant', 'group')
 KINETIC_MODELS = ('patlak', 'tofts', 'etofts', '2cxm', '2cum')
 AIF_CHOICES = ('auto', 'detect', 'parker', 'georgiou')
-
-_MEMORY_GB = {'': 1.0, 'K': 1e-6, 'M': 1e-3, 'G': 1.0, 'T': 1e3}
-_MEMORY = re.compile(r'(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)I?B?', re.IGNORECASE)
 
 DESCRIPTION = (
     'Turn raw brain MRI and CT of a BIDS dataset into lesion derivatives. '
@@ -35,65 +42,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f'{self.prog}: {message}\nTry "{self.prog} --help".\n')
-
-
-def memory_gb(text: str) -> float:
-    """
-    Read an amount of memory; a bare number is in GB.
-
-    Examples
-    --------
-    >>> memory_gb('16GB'), memory_gb('800M'), memory_gb('4')
-    (16.0, 0.8, 4.0)
-    """
-    match = _MEMORY.fullmatch(text.strip())
-    if not match or float(match['number']) == 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is no amount of memory: write it as 16GB')
-    return float(match['number']) * _MEMORY_GB[match['unit'].upper()]
-
-
-def _label(prefix: str, text: str) -> str:
-    label = text.removeprefix(f'{prefix}-')
-    if not re.fullmatch(r'[A-Za-z0-9+]+', label):
-        raise argparse.ArgumentTypeError(f'{text!r} is no label: use letters and digits')
-    return label
-
-
-def subject_label(text: str) -> str:
-    """Label with or without ``sub-``."""
-    return _label('sub', text)
-
-
-def session_label(text: str) -> str:
-    """Label with or without ``ses-``."""
-    return _label('ses', text)
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 < number < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number above 0')
-    return number
-
-
-def _fraction(text: str) -> float:
-    number = _number(text)
-    if number >= 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no fraction between 0 and 1')
-    return number
 
 
 def _add_input_options(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +68,7 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         '--bids-filter-file',
         metavar='FILE',
         type=Path,
-        help='JSON with pybids entities per query (dce, vfa, t1map, t1w)',
+        help='JSON with pybids entities per query (dce, vfa, t1map, t1w, t1gd, t2w, flair, ct)',
     )
     group.add_argument(
         '-d',
@@ -159,6 +107,11 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
         'MNI152NLin2009aSym:res-2, which is embedded',
     )
     group.add_argument(
+        '--prep-only',
+        action='store_true',
+        help='no analysis: mask, align and register every T1w, T2w, FLAIR and CT image',
+    )
+    group.add_argument(
         '--config-file',
         metavar='FILE',
         type=Path,
@@ -184,6 +137,24 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--notrack', action='store_true',
                        help='accepted for compatibility; there is no telemetry')  # fmt: skip
+
+
+def _add_prep_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('registration to templates')
+    group.add_argument(
+        '--registration-engine',
+        dest='prep_registration_engine',
+        choices=REGISTRATION_ENGINES,
+        default=argparse.SUPPRESS,
+        help=f'default: {PrepConfig.registration_engine}',
+    )
+    group.add_argument(
+        '--registration-quality',
+        dest='prep_registration_quality',
+        choices=REGISTRATION_QUALITIES,
+        default=argparse.SUPPRESS,
+        help=f'default: {PrepConfig.registration_quality}',
+    )
 
 
 def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
@@ -213,14 +184,14 @@ def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--leakage-hematocrit',
         metavar='FRACTION',
-        type=_fraction,
+        type=fraction,
         default=off,
         help=f'default: {LeakageConfig.hematocrit}',
     )
     group.add_argument(
         '--leakage-r1',
         metavar='R1',
-        type=_number,
+        type=number,
         default=off,
         help=f'relaxivity of the agent, 1/(mM s); default: {LeakageConfig.r1}',
     )
@@ -228,7 +199,7 @@ def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
         '--leakage-t10',
         dest='leakage_t10_s',
         metavar='S',
-        type=_number,
+        type=number,
         default=off,
         help='T1 of tissue where there is neither a T1 map nor a VFA '
         f'series, s; default: {LeakageConfig.t10_s}',
@@ -237,11 +208,11 @@ def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
         '--leakage-t10-blood',
         dest='leakage_t10_blood_s',
         metavar='S',
-        type=_number,
+        type=number,
         default=off,
         help=f'T1 of blood, s; default: {LeakageConfig.t10_blood_s}',
     )
-    group.add_argument('--leakage-threshold', metavar='PERCENT', type=_number, default=off,
+    group.add_argument('--leakage-threshold', metavar='PERCENT', type=number, default=off,
                        help="RLS of a leaking voxel; default: the model card's")  # fmt: skip
 
 
@@ -262,14 +233,14 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
         '--nprocs',
         '--n-cpus',
         metavar='N',
-        type=_positive,
+        type=positive,
         default=cpu_count(),
         help='processors of all steps together (default: all this job may use)',
     )
     group.add_argument(
         '--omp-nthreads',
         metavar='N',
-        type=_positive,
+        type=positive,
         help='threads of one step (default: --nprocs, at most 4)',
     )
     group.add_argument(
@@ -318,6 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=f'neurolesion {__version__}')
     _add_input_options(parser)
     _add_workflow_options(parser)
+    _add_prep_options(parser)
     _add_leakage_options(parser)
     _add_compute_options(parser)
     return parser
@@ -366,7 +338,8 @@ def parse(argv: list[str] | None = None) -> Config:
         skip_bids_validation=options.skip_bids_validation,
         bids_database_dir=options.bids_database_dir and options.bids_database_dir.absolute(),
         output_spaces=tuple(options.output_spaces),
-        analyses=tuple(dict.fromkeys(options.analyses)),
+        analyses=() if options.prep_only else tuple(dict.fromkeys(options.analyses)),
+        prep_only=options.prep_only,
         clean_workdir=options.clean_workdir,
         stop_on_first_crash=options.stop_on_first_crash,
         dry_run=options.dry_run,
@@ -382,16 +355,21 @@ def parse(argv: list[str] | None = None) -> Config:
         random_seed=options.random_seed,
         nipype_plugin_file=options.nipype_plugin_file and options.nipype_plugin_file.absolute(),
     )
-    return Config(run=run, compute=compute, leakage=_leakage(options))
+    return Config(run=run, compute=compute, **_sections(options))
 
 
-def _leakage(options: argparse.Namespace) -> LeakageConfig:
-    values = read_room_settings(options.config_file)['leakage'] if options.config_file else {}
-    for item in dataclasses.fields(LeakageConfig):
-        given = getattr(options, f'leakage_{item.name}', None)
-        if given is not None:
-            values[item.name] = tuple(given) if isinstance(given, list) else given
-    return LeakageConfig(**values)
+def _sections(options: argparse.Namespace) -> dict[str, Any]:
+    """Take settings of preparation and rooms from the file, then from the flags."""
+    saved = read_room_settings(options.config_file) if options.config_file else {}
+    sections = {}
+    for name, section in ROOM_SECTIONS.items():
+        values = saved.get(name, {})
+        for item in dataclasses.fields(section):
+            given = getattr(options, f'{name}_{item.name}', None)
+            if given is not None:
+                values[item.name] = tuple(given) if isinstance(given, list) else given
+        sections[name] = section(**values)
+    return sections
 
 
 def _folder(path: Path, flag: str) -> Path:

@@ -100,7 +100,7 @@ def _collect(config: Config) -> list[SubjectInputs]:
     from ..inputs.collect import collect_inputs
     from ..pipeline import queries_of
 
-    return collect_inputs(config.run, queries_of(config.run.analyses))
+    return collect_inputs(config.run, queries_of(config.run))
 
 
 def _build(config: Config, inputs: list[SubjectInputs]) -> Pipeline:

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
     from ..config import RunConfig
 
-Query = Mapping[str, Any]
+Entities = Mapping[str, Any]
 
 NIFTI = ('.nii', '.nii.gz')
 
 # Ends of the names of masks that users make, in order of preference.
 BRAIN_MASKS = ('desc-brain_mask',)
 AIF_MASKS = ('label-AIF_mask', 'desc-AIF_mask')
+LESION_MASKS = ('label-lesion_mask', 'label-tumor_mask', 'label-lesion_roi', 'desc-lesion_mask')
+
+# Stands in a query or a filter for any value of an entity, as long as there is one.
+ANY_VALUE = '*'
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def collect_inputs(
-    run: RunConfig, queries: Mapping[str, tuple[Query, ...]]
+    run: RunConfig, queries: Mapping[str, tuple[Entities, ...]]
 ) -> list[SubjectInputs]:
     """
     Find the images of every selected subject and session.
@@ -137,14 +141,19 @@ def _find(
     layout: BIDSLayout,
     subject: str,
     session: str | None,
-    alternatives: tuple[Query, ...],
-    extra: Query,
+    alternatives: tuple[Entities, ...],
+    extra: Entities,
 ) -> tuple[BidsImage, ...]:
+    from bids.layout import Query
+
     for query in alternatives:
         wanted = {'extension': list(NIFTI), 'desc': None, 'label': None, 'space': None} | dict(
             query
         )
         wanted |= {'subject': subject, 'session': session} | dict(extra)
+        wanted = {
+            key: Query.REQUIRED if value == ANY_VALUE else value for key, value in wanted.items()
+        }
         files = sorted(layout.get(**wanted), key=lambda file: str(file.path))
         if files:
             return tuple(BidsImage(Path(file.path), _metadata(file)) for file in files)

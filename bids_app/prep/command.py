@@ -13,112 +13,246 @@ import numpy as np
 from ..compute.child import run_child
 from ..compute.images import read_mask, read_volume, save_image, write_text
 from ..errors import BadDataError
-from .brainmask import mask_by_network
-from .register import (
-    bias_correct,
-    copy_without_times,
-    fix_seed,
-    register_rigid,
-    register_to_template,
-    resample,
-)
+from .brainmask import BrainMask, is_stripped, is_whole_head, mask_brain
+from .check import check_image
+from .ctmask import mask_brain_ct
+from .cttarget import HU_RANGE, make_ct_target
+from .grids import is_same_grid, straighten
+from .maskqc import check_mask
+from .register import RegistrationSettings, register_to_template
+from .resample import bias_correct, fix_seed, resample
+from .rigid import register_rigid
+from .spaces import TemplateFiles
 
 Request = dict[str, Any]
 
 # Share of a registered mask that the thin slab of a perfusion series must at least show.
 MIN_MASK_VOXELS = 50
 
+# A registered brain that covers the template's less than this is worth a look.
+MIN_OVERLAP = 0.9
 
-def _plain_volume(path: Path, name: str) -> Path:
-    """Write an image as float32 3D NIfTI, which ITK reads whatever the source's storage."""
-    image, data = read_volume(path)
-    if not data.any() or data.min() == data.max():
-        raise BadDataError(f'{path} is constant or all zero: nothing can be registered to it.')
-    return save_image(data, image, Path(name))
+# Contrasts in which white matter is brighter than grey, as in the templates.
+LIKE_TEMPLATE = frozenset({'T1w', 'T1Gd', 'DCE', 'CT'})
 
 
-def _with_codes(path: Path, like: nib.Nifti1Image) -> None:
+def _save_metadata(warnings: tuple[str, ...], metrics: dict[str, float], **fields: Any) -> str:  # noqa: ANN401
+    common = dict(fields) | ({'Warnings': list(warnings)} if warnings else {})
+    rounded = _rounded(metrics)
+    write_text(Path('metadata.json'), json.dumps({'common': common, 'metrics': rounded}))
+    return 'metadata.json'
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in metrics.items()}
+
+
+def _with_codes(path: Path, like: nib.Nifti1Image) -> np.ndarray:
     """Give a file that ITK wrote the header codes of the image whose grid it shares."""
-    image = nib.load(path)
-    data = np.asanyarray(image.dataobj)
-    save_image(data.astype(np.float32), like, path)
+    data: np.ndarray = np.asanyarray(nib.load(path).dataobj).astype(np.float32)
+    save_image(data, like, path)
+    return data
+
+
+def _read_upright(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """Load an image; that of a tilted gantry comes on a grid that ITK can represent."""
+    image, data = read_volume(path)
+    return straighten(image, data)
+
+
+def _user_mask(request: Request) -> np.ndarray:
+    raw, _ = read_volume(Path(request['in_file']))
+    own = read_mask(Path(request['user_mask']), raw)
+    _, upright = straighten(raw, own.astype(np.float32))
+    return np.asarray(upright > 0.5)
+
+
+def _find_mask(request: Request, image: nib.Nifti1Image, data: np.ndarray) -> BrainMask:
+    source, affine = Path(request['in_file']), image.affine
+    if 'user_mask' in request:
+        mask, method = _user_mask(request), "the user's own"
+    elif request['contrast'] == 'CT':
+        mask, method = mask_brain_ct(data, affine, source), 'Hounsfield units'
+    else:
+        return mask_brain(data, affine, source, request['contrast'])
+    whole = is_whole_head(data.shape, _zooms(image))
+    return BrainMask(mask, method, check_mask(mask, affine, source, whole))
+
+
+def _zooms(image: nib.Nifti1Image) -> tuple[float, ...]:
+    return tuple(float(size) for size in image.header.get_zooms()[:3])
 
 
 def strip(request: Request) -> dict[str, Any]:
-    """Mask the brain of a T1-weighted head and correct its bias field."""
+    """Mask the brain of a head and, on MR, correct its bias field."""
     fix_seed(request['random_seed'])
     source = Path(request['in_file'])
-    image, data = read_volume(source)
-    if data.min() == data.max():
-        raise BadDataError(f'{source} is constant: export it again from its source.')
-    plain = save_image(data, image, Path('plain.nii.gz'))
-    if 'user_mask' in request:
-        mask = read_mask(Path(request['user_mask']), image)
+    warnings = check_image(source)
+    image, data = _read_upright(source)
+    found = _find_mask(request, image, data)
+    mask, warnings = found.mask, warnings + found.warnings
+    mask_path = save_image(mask.astype(np.uint8), image, Path(f'{request["mask_key"]}.nii.gz'))
+    output = Path(f'{request["image_key"]}.nii.gz')
+    stripped = request['contrast'] != 'CT' and is_stripped(data, _zooms(image))
+    if request['contrast'] == 'CT':
+        save_image(np.round(data).astype(np.int16), image, output)
+        brain = np.clip(data, *HU_RANGE) * mask
+    elif stripped:
+        # Somebody prepared this image already: it is kept as it is.
+        save_image(data, image, output)
+        brain = data * mask
     else:
-        mask = mask_by_network(data, image.affine, source)
-    mask_path = save_image(mask.astype(np.uint8), image, Path('brain_mask.nii.gz'))
-    corrected = Path('t1w.nii.gz')
-    bias_correct(plain, mask_path, corrected)
-    like = nib.load(plain)
-    _with_codes(corrected, like)
-    brain = np.asanyarray(nib.load(corrected).dataobj) * mask
-    save_image(brain.astype(np.float32), like, Path('brain.nii.gz'))
+        plain = save_image(data, image, Path('plain.nii.gz'))
+        bias_correct(plain, mask_path, output)
+        plain.unlink()
+        brain = _with_codes(output, image) * mask
+    save_image(brain.astype(np.float32), image, Path('brain.nii.gz'))
+    volume_ml = float(mask.sum() * abs(np.linalg.det(image.affine[:3, :3]))) / 1e3
+    metrics = {f'prep_{request["key_prefix"]}brain_volume': volume_ml}
+    fields: dict[str, Any] = {'BrainMaskMethod': found.method}
+    if stripped:
+        fields['SkullStripped'] = True
+    return {
+        'image': output.name,
+        'brain': 'brain.nii.gz',
+        'brain_mask': mask_path.name,
+        'metadata': _save_metadata(warnings, metrics, **fields),
+    }
+
+
+def _target(request: Request) -> Path:
+    """Brain of the template, or its likeness on CT."""
+    template, data = read_volume(Path(request['template']))
+    output = Path('template_brain.nii.gz')
+    if request['contrast'] == 'CT':
+        maps = {name: Path(path) for name, path in request['tissues'].items()}
+        files = TemplateFiles(
+            Path(request['template']),
+            Path(request['template_mask']),
+            **{name: maps.get(name) for name in ('gm', 'wm', 'csf', 'ct')},
+        )
+        return make_ct_target(files, output)
+    inside = read_mask(Path(request['template_mask']), template)
+    return save_image(data * inside, template, output)
+
+
+def _lesion(request: Request) -> Path | None:
+    """Bring the user's lesion mask onto the grid of the brain."""
+    if 'lesion_mask' not in request:
+        return None
+    source = Path(request['lesion_mask'])
+    if 'lesion_transform' not in request:
+        brain, _ = read_volume(Path(request['in_file']))
+        inside = read_mask(source, brain)
+        return save_image(inside.astype(np.uint8), brain, Path('lesion.nii.gz'))
+    image, data = read_volume(source)
+    plain = save_image((data > 0.5).astype(np.float32), image, Path('lesion_plain.nii.gz'))
+    output = Path('lesion.nii.gz')
+    transforms = [Path(request['lesion_transform'])]
+    resample(plain, Path(request['in_file']), transforms, output, 'nearest')
     plain.unlink()
-    return {'t1w': 't1w.nii.gz', 'brain': 'brain.nii.gz', 'brain_mask': 'brain_mask.nii.gz'}
+    return output
 
 
 def register(request: Request) -> dict[str, Any]:
     """Register a brain to a template."""
-    fix_seed(request['random_seed'])
-    template, template_data = read_volume(Path(request['template']))
-    inside = read_mask(Path(request['template_mask']), template)
-    target = save_image(template_data * inside, template, Path('template_brain.nii.gz'))
-    found = register_to_template(
-        Path(request['in_file']), target, Path('xfm_'), deformable=request['deformable']
+    target, lesion = _target(request), _lesion(request)
+    brain = Path(request['in_file'])
+    settings = RegistrationSettings(
+        engine=request['engine'],
+        quality=request['quality'],
+        deformable=request['deformable'],
+        contrast='same' if request['contrast'] in LIKE_TEMPLATE else 'other',
+        seed=request['random_seed'],
     )
-    for made, name in (
-        (found.to_template, 'to_template.h5'),
-        (found.from_template, 'from_template.h5'),
-    ):
-        copy_without_times(made, Path(name))
-        made.unlink()
+    found = register_to_template(brain, target, Path.cwd(), settings, lesion=lesion)
+    prefix = request['key_prefix']
+    to_template = found.to_template.rename(f'{prefix}to_template.h5')
+    from_template = found.from_template.rename(f'{prefix}from_template.h5')
     target.unlink()
-    metadata = {
-        'common': {'SpatialReference': request['uri']},
-        'metrics': {'prep_template_correlation': round(found.correlation, 4)},
-    }
-    write_text(Path('metadata.json'), json.dumps(metadata))
+    warnings: tuple[str, ...] = ()
+    if found.numbers['overlap'] < MIN_OVERLAP:
+        warnings = (
+            f'The registered brain and the template overlap by {found.numbers["overlap"]:.2f} '
+            f'(Dice), where {MIN_OVERLAP} or more is usual: look at the contours of the template.',
+        )
+    numbers = dict(found.numbers)
+    if settings.contrast == 'other':
+        # Of two contrasts the correlation says nothing.
+        del numbers['correlation']
+    names = {'correlation': 'template_correlation', 'overlap': 'template_overlap'}
+    metrics = {f'prep_{prefix}{names.get(name, name)}': value for name, value in numbers.items()}
     return {
-        'to_template': 'to_template.h5',
-        'from_template': 'from_template.h5',
-        'metadata': 'metadata.json',
-    }
+        'to_template': to_template.name,
+        'from_template': from_template.name,
+        'metadata': _save_metadata(
+            warnings, metrics, SpatialReference=request['uri'], Engine=request['engine'],
+            Quality=request['quality'], LesionLeftOut=lesion is not None,
+            RegistrationMetrics=_rounded(metrics),
+        ),
+    }  # fmt: skip
 
 
 def coregister(request: Request) -> dict[str, Any]:
-    """Align an image to the T1w image and bring the T1w image's brain mask onto its grid."""
+    """Align an image to the reference and bring the reference's brain mask onto its grid."""
     fix_seed(request['random_seed'])
-    moving = _plain_volume(Path(request['in_file']), 'moving.nii.gz')
-    fixed = _plain_volume(Path(request['reference']), 'fixed.nii.gz')
-    transform = register_rigid(moving, fixed, Path('to_t1w_'))
-    transform = transform.rename('to_t1w.mat')
-    mask_source = Path(request['reference_mask'])
-    resample(mask_source, moving, [transform], Path('mask.nii.gz'), 'linear', [True])
-    like = nib.load(moving)
-    mask = np.asanyarray(nib.load('mask.nii.gz').dataobj) >= 0.5
-    Path('mask.nii.gz').unlink()
+    source = Path(request['in_file'])
+    warnings = check_image(source)
+    image, data = _read_upright(source)
+    plain = save_image(data, image, Path('plain.nii.gz'))
+    reference, reference_mask = Path(request['reference']), Path(request['reference_mask'])
+    transform = Path(f'{request["transform_key"]}.txt')
+    stripped = is_stripped(data, _zooms(image))
+    aligned = stripped and _is_aligned(image, reference)
+    numbers = register_rigid(
+        plain, reference, transform, fixed_mask=reference_mask, aligned=aligned
+    )
+    if 'user_mask' in request:
+        mask = _user_mask(request)
+    else:
+        mask = _mask_through(reference_mask, plain, transform)
     if mask.sum() < MIN_MASK_VOXELS:
         raise BadDataError(
-            f'{request["in_file"]} shows none of the brain in {request["reference"]}: check that '
-            'both belong to one session, or give a desc-brain_mask beside it.'
+            f'{source} shows none of the brain in {reference}: check that both belong to one '
+            'session, or give a desc-brain_mask beside it.'
         )
-    save_image(mask.astype(np.uint8), like, Path('brain_mask.nii.gz'))
-    return {'transform': 'to_t1w.mat', 'brain_mask': 'brain_mask.nii.gz'}
+    mask_path = save_image(mask.astype(np.uint8), image, Path(f'{request["mask_key"]}.nii.gz'))
+    result = {'transform': transform.name, 'brain_mask': mask_path.name}
+    if 'image_key' in request:
+        output = Path(f'{request["image_key"]}.nii.gz')
+        if stripped:
+            save_image(data, image, output)
+        else:
+            bias_correct(plain, mask_path, output)
+            _with_codes(output, image)
+        result['image'] = output.name
+    plain.unlink()
+    metrics = {request['metric']: numbers['similarity']} if 'metric' in request else {}
+    fields = {'SkullStripped': True} if stripped else {}
+    return result | {'metadata': _save_metadata(warnings, metrics, **fields)}
+
+
+def _is_aligned(image: nib.Nifti1Image, path: Path) -> bool:
+    """Whether both are stripped and on one grid, as collections of tumours publish them."""
+    reference, data = read_volume(path)
+    same = is_same_grid(image.shape, image.affine, reference.shape, reference.affine)
+    return same and is_stripped(data, _zooms(reference))
+
+
+def _mask_through(mask: Path, grid: Path, transform: Path) -> np.ndarray:
+    """Bring the reference's mask onto the grid of an image that is aligned to it."""
+    moved = Path('mask_moved.nii.gz')
+    resample(mask, grid, [transform], moved, 'linear', inverted=[True])
+    inside = np.asanyarray(nib.load(moved).dataobj) >= 0.5
+    moved.unlink()
+    return np.asarray(inside)
 
 
 def resample_maps(request: Request) -> dict[str, Any]:
     """Bring maps onto a template's grid, each by one interpolation."""
-    reference = nib.load(request['reference'])
+    # ITK may read another position from a template's header than nibabel does.
+    reference, data = read_volume(Path(request['reference']))
+    grid = save_image(data, reference, Path('grid.nii.gz'))
     transforms = [Path(name) for name in request['transforms']]
     out_files = []
     for name in request['in_files']:
@@ -127,11 +261,13 @@ def resample_maps(request: Request) -> dict[str, Any]:
         if interpolation is None:
             continue
         output = Path(source.name)
-        resample(source, Path(request['reference']), transforms, output, interpolation)
+        fill = request['fill_value'] if interpolation == 'linear' else 0.0
+        resample(source, grid, transforms, output, interpolation, fill=fill)
         data = np.asanyarray(nib.load(output).dataobj)
         kind = np.uint8 if interpolation == 'nearest' else np.float32
         save_image(data.astype(kind), reference, output)
         out_files.append(output.name)
+    grid.unlink()
     return {'out_files': out_files}
 
 

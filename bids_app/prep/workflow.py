@@ -1,184 +1,198 @@
-"""Workflow of spatial preparation: bias correction, brain mask and templates."""
+"""Workflows of spatial preparation: brain masks, one session on one reference, templates."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
 
 from nipype import Node, Workflow
 from nipype.interfaces import utility as niu
 
-from ..compute.child import ChildCommand
-from ..config import Config
-from ..outputs.provenance import raw_uri
-from ..outputs.sink import DerivativesSink
-from .interfaces import Register, ResampleMaps, Strip
-from .spaces import Space, TemplateFiles
+from .interfaces import Coregister, Strip
+from .normalize import (
+    AIR_HU,
+    REGISTRATION_GB,
+    ROOM,
+    Brain,
+    init_resample_node,
+    init_space_sink,
+    register_all,
+    registration_text,
+)
+from .place import Place
+from .session import MrImages, PrepImage
 
-# ANTs at 2 mm, measured on the demo; finer templates need more.
-REGISTRATION_GB = 2.5
-RESAMPLE_GB = 1.5
 # deepbet looks at 256 voxels cubed whatever the input.
 STRIP_GB = 3.0
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the files of one subject go and which templates they go to."""
-
-    config: Config
-    spaces: tuple[tuple[Space, TemplateFiles], ...]
-
-    def sink(self, room: str, source: Path, name: str, space: Space | None = None) -> Node:
-        """Node that writes into the derivatives dataset."""
-        node = Node(
-            DerivativesSink(
-                room=room,
-                output_dir=str(self.config.run.output_dir),
-                bids_dir=str(self.config.run.bids_dir),
-                source_file=str(source),
-            ),
-            name=name,
-            run_without_submitting=True,
-        )
-        if space:
-            node.inputs.space = space.entities
-        else:
-            node.inputs.spatial_reference = raw_uri(source, self.config.run.bids_dir)
-        return node
-
-    def child(self, interface: ChildCommand, name: str, mem_gb: float, threads: int = 1) -> Node:
-        """Node that runs a child program with its share of the machine."""
-        interface.inputs.random_seed = self.config.compute.random_seed
-        interface.inputs.num_threads = threads
-        interface.inputs.mem_gb = mem_gb
-        budget = self.config.compute.mem_gb
-        # Nipype refuses a node that wants more than the whole budget; let it run alone instead.
-        return Node(interface, name=name, n_procs=threads, mem_gb=min(mem_gb, budget))
-
-
-def init_anat_wf(t1w: Path, user_mask: Path | None, place: Place) -> Workflow:
+def init_anat_wf(session: MrImages, place: Place) -> Workflow:
     """
-    Mask the brain of a session's T1w image and register it to the templates.
+    Mask the brain of a session's reference and align its other images to it, in native space.
 
     Parameters
     ----------
-    t1w : Path
-        T1w image with its skull.
-    user_mask : Path or None
-        The user's own brain mask.
+    session : MrImages
+        Reference and the other images.
+    place : Place
+        Settings.
+
+    Outputs
+    -------
+    <name>, <name>_mask : each image on its own grid, bias-corrected, and its brain mask
+    <name>_metadata : what preparation says of it
+    reference_brain : the reference, 0 outside the brain
+    <name>_to_reference : rigid transform of each image that is not the reference
+    """
+    workflow = Workflow(name='anat_wf')
+    names = [image.name for image in (session.reference, *session.others)]
+    fields = [f'{name}{ending}' for name in names for ending in ('', '_mask', '_metadata')]
+    fields += ['reference_brain', *(f'{image.name}_to_reference' for image in session.others)]
+    outputnode = Node(niu.IdentityInterface(fields=fields), name='outputnode')
+    workflow.add_nodes([outputnode])
+    strip = _add_reference(workflow, session.reference, place)
+    for image in session.others:
+        _add_aligned(workflow, strip, image, session.reference, place)
+    workflow.__desc__ = _methods(session)
+    return workflow
+
+
+def init_strip_node(place: Place, name: str = 'strip', contrast: str = 'T1w') -> Node:
+    """Node that masks the brain of an image and corrects its bias field."""
+    interface = Strip(contrast=contrast, image_key='t1w', mask_key='brain_mask')
+    return place.child(interface, name, STRIP_GB, place.config.compute.omp_nthreads)
+
+
+def _strip_image(image: PrepImage, place: Place, prefix: str = '') -> Node:
+    strip = init_strip_node(place, 'strip', image.modality.contrast)
+    strip.inputs.in_file = str(image.path)
+    strip.inputs.image_key = image.modality.key
+    strip.inputs.mask_key = image.modality.mask
+    strip.inputs.key_prefix = prefix
+    if image.user_mask:
+        strip.inputs.user_mask = str(image.user_mask)
+    return strip
+
+
+def _add_reference(workflow: Workflow, reference: PrepImage, place: Place) -> Node:
+    strip = _strip_image(reference, place)
+    images = Node(niu.Merge(2), name='images', run_without_submitting=True)
+    ds_images = place.sink(ROOM, reference.path, 'ds_images')
+    ds_images.inputs.sources = [str(reference.user_mask)] if reference.user_mask else []
+    ds_images.inputs.partial_metrics = True
+    workflow.connect([
+        (strip, images, [('image', 'in1'), ('brain_mask', 'in2')]),
+        (images, ds_images, [('out', 'in_files')]),
+        (strip, ds_images, [('metadata', 'metadata')]),
+        (strip, workflow.get_node('outputnode'), [
+            ('image', reference.name), ('brain_mask', f'{reference.name}_mask'),
+            ('metadata', f'{reference.name}_metadata'), ('brain', 'reference_brain')]),
+    ])  # fmt: skip
+    return strip
+
+
+def _add_aligned(
+    workflow: Workflow, strip: Node, image: PrepImage, reference: PrepImage, place: Place
+) -> None:
+    """Align one image to the reference and give it the reference's brain mask."""
+    name = image.name
+    align = place.child(
+        Coregister(
+            in_file=str(image.path),
+            image_key=image.modality.key,
+            mask_key=image.modality.mask,
+            metric=f'{ROOM}_alignment_{name}',
+        ),
+        f'align_{name}',
+        REGISTRATION_GB,
+        place.config.compute.omp_nthreads,
+    )
+    sources = [str(reference.path)]
+    if image.user_mask:
+        align.inputs.user_mask = str(image.user_mask)
+        sources.append(str(image.user_mask))
+    images = Node(niu.Merge(3), name=f'images_{name}', run_without_submitting=True)
+    ds_aligned = place.sink(ROOM, image.path, f'ds_{name}')
+    ds_aligned.inputs.labels = {
+        'image': image.modality.label,
+        'reference': reference.modality.label,
+    }
+    ds_aligned.inputs.sources = sources
+    ds_aligned.inputs.partial_metrics = True
+    ds_aligned.inputs.metrics_source = str(reference.path)
+    workflow.connect([
+        (strip, align, [('image', 'reference'), ('brain_mask', 'reference_mask')]),
+        (align, images, [('image', 'in1'), ('brain_mask', 'in2'), ('transform', 'in3')]),
+        (images, ds_aligned, [('out', 'in_files')]),
+        (align, ds_aligned, [('metadata', 'metadata')]),
+        (align, workflow.get_node('outputnode'), [
+            ('image', name), ('brain_mask', f'{name}_mask'),
+            ('metadata', f'{name}_metadata'), ('transform', f'{name}_to_reference')]),
+    ])  # fmt: skip
+
+
+def init_ct_wf(ct: PrepImage, place: Place) -> Workflow:
+    """
+    Mask the brain of a head CT and register it to the templates.
+
+    Parameters
+    ----------
+    ct : PrepImage
+        The CT.
     place : Place
         Settings and templates.
 
     Outputs
     -------
-    t1w : bias-corrected T1w image
-    t1w_mask : brain mask on its grid
-    to_<template>_res<N> : composite transform to each requested template
+    ct, ct_mask : CT in HU and its brain mask
+    ct_to_<template>_res<N> : composite transform to each template
     """
-    workflow = Workflow(name='anat_wf')
-    fields = [f'to_{space.node_suffix}' for space, _ in place.spaces]
-    outputnode = Node(
-        niu.IdentityInterface(fields=['t1w', 't1w_mask', *fields]), name='outputnode'
-    )
-    strip = init_strip_node(place)
-    strip.inputs.in_file = str(t1w)
-    ds_t1w = place.sink('prep', t1w, 'ds_t1w')
-    if user_mask:
-        strip.inputs.user_mask = str(user_mask)
-        ds_t1w.inputs.sources = [str(user_mask)]
+    workflow = Workflow(name='ct_wf')
+    fields = [f'ct_to_{space.node_suffix}' for space, _ in place.spaces]
+    outputnode = Node(niu.IdentityInterface(fields=['ct', 'ct_mask', *fields]), name='outputnode')
+    strip = _strip_image(ct, place, 'ct_')
     images = Node(niu.Merge(2), name='images', run_without_submitting=True)
+    ds_images = place.sink(ROOM, ct.path, 'ds_images')
+    ds_images.inputs.sources = [str(ct.user_mask)] if ct.user_mask else []
+    ds_images.inputs.partial_metrics = True
     workflow.connect([
-        (strip, images, [('t1w', 'in1'), ('brain_mask', 'in2')]),
-        (images, ds_t1w, [('out', 'in_files')]),
-        (strip, outputnode, [('t1w', 't1w'), ('brain_mask', 't1w_mask')]),
+        (strip, images, [('image', 'in1'), ('brain_mask', 'in2')]),
+        (images, ds_images, [('out', 'in_files')]),
+        (strip, ds_images, [('metadata', 'metadata')]),
+        (strip, outputnode, [('image', 'ct'), ('brain_mask', 'ct_mask')]),
     ])  # fmt: skip
-    _to_templates(workflow, t1w, place)
-    mask_text = (
-        "the brain mask is the user's own"
-        if user_mask
-        else 'the brain was masked with deepbet [@fisch2024]'
-    )
-    names = ', '.join(dict.fromkeys(space.name for space, _ in place.spaces))
-    registered = (
-        f' It was registered to {names} [@fonov2011; @ciric2022] with ANTs SyN [@avants2008].'
-        if names
-        else ''
-    )
-    workflow.__desc__ = (
-        'The T1w image was corrected for its bias field with N4 [@tustison2010]; '
-        f'{mask_text}.{registered}'
-    )
-    return workflow
-
-
-def init_strip_node(place: Place) -> Node:
-    """Node that masks a T1-weighted head."""
-    return place.child(Strip(), 'strip', STRIP_GB, place.config.compute.omp_nthreads)
-
-
-def init_register_node(
-    template: TemplateFiles,
-    place: Place,
-    *,
-    deformable: bool,
-    name: str = 'register',
-) -> Node:
-    """Node that registers a brain to a template."""
-    interface = Register(
-        template=str(template.t1w),
-        template_mask=str(template.mask),
-        uri=template.uri,
-        deformable=deformable,
-    )
-    return place.child(interface, name, REGISTRATION_GB)
-
-
-def _to_templates(workflow: Workflow, t1w: Path, place: Place) -> None:
-    """Register once to each template, and resample to each of its resolutions asked for."""
-    strip, images = workflow.get_node('strip'), workflow.get_node('images')
-    outputnode = workflow.get_node('outputnode')
-    registered: dict[str, Workflow] = {}
+    brain = Brain(ROOM, ct.path, ct.modality.label, ct.modality.contrast, 'ct_')
+    registered = register_all(workflow, brain, place, (strip, 'brain'))
+    rules = {ct.modality.key: 'linear', ct.modality.mask: 'nearest'}
     for space, template in place.spaces:
-        if space.name not in registered:
-            registered[space.name] = init_template_wf(t1w, space, template, place)
-            workflow.connect(strip, 'brain', registered[space.name], 'register.in_file')
-        template_wf, suffix = registered[space.name], space.node_suffix
-        rules = {'t1w': 'linear', 'brain_mask': 'nearest'}
-        resample = init_resample_node(place, template, rules, f'resample_t1w_{suffix}')
-        ds_images = place.sink('prep', t1w, f'ds_images_{suffix}', space)
-        ds_images.inputs.spatial_reference = template.uri
+        suffix = space.node_suffix
+        resample = init_resample_node(place, template, rules, f'resample_{suffix}', AIR_HU)
+        ds_space = init_space_sink(place, ct, f'ds_{suffix}', space, template)
         workflow.connect([
+            (registered[space.name], outputnode, [('register.to_template', f'ct_to_{suffix}')]),
+            (registered[space.name], resample, [('register.to_template', 'transforms')]),
             (images, resample, [('out', 'in_files')]),
-            (template_wf, resample, [('register.to_template', 'transforms')]),
-            (resample, ds_images, [('out_files', 'in_files')]),
-            (template_wf, outputnode, [('register.to_template', f'to_{suffix}')]),
+            (resample, ds_space, [('out_files', 'in_files')]),
+            (strip, ds_space, [('metadata', 'metadata')]),
         ])  # fmt: skip
-
-
-def init_template_wf(t1w: Path, space: Space, template: TemplateFiles, place: Place) -> Workflow:
-    """
-    Register a T1w image to one template and write the transforms.
-
-    Inputs
-    ------
-    register.in_file : T1w brain
-    """
-    workflow = Workflow(name=f'{space.name}_wf')
-    register = init_register_node(template, place, deformable=True)
-    transforms = Node(niu.Merge(2), name='transforms', run_without_submitting=True)
-    ds_transforms = place.sink('prep', t1w, 'ds_transforms', space)
-    workflow.connect([
-        (register, transforms, [('to_template', 'in1'), ('from_template', 'in2')]),
-        (transforms, ds_transforms, [('out', 'in_files')]),
-        (register, ds_transforms, [('metadata', 'metadata')]),
-    ])  # fmt: skip
+    target = ', to a CT-like image made of its tissue maps' if place.spaces else ''
+    workflow.__desc__ = (
+        'The brain was masked on the head CT by its Hounsfield units.'
+        + registration_text('The CT', place, target)
+    )
     return workflow
 
 
-def init_resample_node(
-    place: Place, template: TemplateFiles, interpolation: dict[str, str], name: str
-) -> Node:
-    """Node that brings maps onto a template's grid."""
-    interface = ResampleMaps(reference=str(template.t1w), interpolation=interpolation)
-    return place.child(interface, name, RESAMPLE_GB)
+def _methods(session: MrImages) -> str:
+    reference = session.reference
+    label = reference.modality.label
+    mask = (
+        "the brain mask is the user's own"
+        if reference.user_mask
+        else 'the brain was masked with deepbet [@fisch2024]'
+        if reference.modality.like_t1w
+        else f'the brain was masked on the {label} image itself'
+    )
+    others = ', '.join(image.modality.label for image in session.others)
+    aligned = f' {others}: aligned to it rigidly.' if others else ''
+    return (
+        f'The {label} image was corrected for its bias field with N4 [@tustison2010]; '
+        f'{mask}.{aligned}'
+    )

@@ -54,6 +54,19 @@ def test_unknown_setting_in_config_file_is_named(tmp_path):
         parse([*BASE, '--config-file', str(path)])
 
 
+def test_settings_of_preparation_are_saved_and_checked(tmp_path):
+    saved = parse([*BASE, '--registration-engine', 'ants', '--prep-only'])
+    assert saved.run.analyses == ()
+    path = tmp_path / 'run.toml'
+    path.write_text(saved.to_toml())
+    config = parse([*BASE, '--config-file', str(path), '--registration-quality', 'fast'])
+    assert (config.prep.registration_engine, config.prep.registration_quality) == ('ants', 'fast')
+    assert config.run.analyses
+    path.write_text('[prep]\nregistration_engine = "flirt"\n')
+    with pytest.raises(UsageError, match=r'flirt.*greedy, ants'):
+        parse([*BASE, '--config-file', str(path)])
+
+
 @pytest.mark.parametrize(
     ('arguments', 'code'),
     [

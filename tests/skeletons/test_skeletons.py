@@ -34,14 +34,15 @@ def test_graph(tmp_path, name):
     for file in skeleton['files']:
         path = root / file.removesuffix('.gz')
         series = path.name.endswith('_dce.nii')
-        write(path, skeleton.get('shape', [80, 96, 24, 40]) if series else [90, 110, 90])
+        shape = skeleton.get('shapes', {}).get(path.name.rpartition('_')[2].split('.')[0])
+        write(path, skeleton.get('shape', [80, 96, 24, 40]) if series else shape or [90, 110, 90])
         if series:
             sidecar = {'TemporalResolution': 5.0, 'RepetitionTimeExcitation': 0.005}
             path.with_suffix('.json').write_text(json.dumps(sidecar | {'FlipAngle': 15}))
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
     arguments = [root, tmp_path / 'out', 'participant', '-w', tmp_path / 'work']
     config = parse([*map(str, arguments), *skeleton.get('flags', [])])
-    inputs = collect_inputs(config.run, queries_of(config.run.analyses))
+    inputs = collect_inputs(config.run, queries_of(config.run))
     pipeline = build_pipeline(config, inputs)
     assert pipeline.failures == []
     steps = defaultdict(list)
@@ -50,6 +51,46 @@ def test_graph(tmp_path, name):
     assert {label: sorted(found) for label, found in steps.items()} == {
         label: sorted(expected) for label, expected in skeleton['steps'].items()
     }
+    found = [warned.message for warned in pipeline.warnings]
+    assert len(found) == len(skeleton.get('warnings', []))
+    for message, words in zip(found, skeleton.get('warnings', []), strict=True):
+        assert words in message
+    for path, expected in skeleton.get('inputs', {}).items():
+        node = pipeline.workflow.get_node(path)
+        for field, name in expected.items():
+            assert str(getattr(node.inputs, field)).endswith(name)
+
+
+def test_images_that_preparation_cannot_use_are_named(tmp_path):
+    root = tmp_path / 'bids'
+    (root / 'x').mkdir(parents=True)
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
+    anat = root / 'sub-01/anat'
+    cases = {
+        'T1w': ([90, 110], 'sub-01_T1w.nii has the shape (90, 110) where one 3D image'),
+        'FLAIR': ([90, 110, 90, 3], 'sub-01_FLAIR.nii has the shape (90, 110, 90, 3)'),
+    }
+    for suffix, (shape, message) in cases.items():
+        write(anat / f'sub-01_{suffix}.nii', shape)
+        config = parse([str(root), str(tmp_path / 'out'), 'participant', '--prep-only'])
+        pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(config.run)))
+        (failure,) = pipeline.failures
+        assert message in failure.cause
+        assert failure.code == 65
+        assert pipeline.steps() == []
+        (anat / f'sub-01_{suffix}.nii').unlink()
+
+
+def test_lesion_mask_on_no_grid_of_its_session_is_named(tmp_path):
+    root = tmp_path / 'bids'
+    write(root / 'sub-01/anat/sub-01_T1w.nii', [90, 110, 90])
+    write(root / 'sub-01/anat/sub-01_label-lesion_mask.nii', [91, 110, 90])
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
+    config = parse([str(root), str(tmp_path / 'out'), 'participant', '--prep-only'])
+    pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(config.run)))
+    assert 'sub-01_label-lesion_mask.nii lies on the grid of no image' in (
+        pipeline.failures[0].cause
+    )
 
 
 def test_names_follow_the_rules(tmp_path):
@@ -63,7 +104,7 @@ def test_names_follow_the_rules(tmp_path):
         *(str(root), str(tmp_path / 'out'), 'participant', '-w', str(tmp_path / 'work')),
         *('--output-spaces', 'MNI152NLin2009aSym:res-2'),
     ])  # fmt: skip
-    pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(('leakage',))))
+    pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(config.run)))
     per_workflow = defaultdict(list)
     for name in pipeline.workflow.list_node_names():
         *parents, node = name.split('.')

@@ -1,5 +1,6 @@
 """Blood-brain barrier leakage from DCE-MRI."""
 
+from ...prep.modalities import MR
 from ..analysis import Analysis
 
 _PACKAGE = 'bids_app.analyses.leakage'
@@ -14,7 +15,7 @@ ANALYSIS = Analysis(
         ),
         'vfa': ({'datatype': 'anat', 'suffix': 'VFA'},),
         't1map': ({'datatype': 'anat', 'suffix': 'T1map'},),
-        't1w': ({'datatype': 'anat', 'suffix': 'T1w', 'ceagent': None},),
+        't1w': MR['t1w'].query,
     },
     required=('dce',),
     build=f'{_PACKAGE}.workflow:init_leakage_wf',

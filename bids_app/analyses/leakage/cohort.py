@@ -108,7 +108,11 @@ def _open(patient: str, image: BidsImage, run: RunConfig) -> DceSeries:
     frames = Frames(nifti)
     baseline = np.mean(frames[:3], axis=0)
     own = find_user_mask(image, run, BRAIN_MASKS)
-    brain = read_mask(own, nifti) if own else mask_brain(baseline, nifti.affine, image.path)
+    brain = (
+        read_mask(own, nifti)
+        if own
+        else mask_brain(baseline, nifti.affine, image.path, 'DCE').mask
+    )
     artery = find_user_mask(image, run, AIF_MASKS)
     return DceSeries(
         patient,

@@ -18,6 +18,7 @@ from ...compute.images import Frames, read_image, read_mask, read_volume, save_i
 from ...compute.weights import load_weights
 from ...errors import BadDataError
 from ...prep.brainmask import mask_by_intensity
+from ...prep.check import check_header
 from .model.autoencoder import LeakageAutoencoder, load_autoencoder
 from .model.bolus import BolusArrival, estimate_arrival
 from .model.maps import ArterialInput, Tracer, choose_aif, fit_models, tissue_concentration
@@ -130,7 +131,7 @@ class _Fit:
         self.path = Path(request['in_file'])
         self.times = np.asarray(request['times_s'], dtype=float)
         self.image, self.frames = _load_series(self.path)
-        self.warnings: list[str] = []
+        self.warnings = list(check_header(self.image, self.path, series=True))
         self.common: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
         self.maps: dict[str, np.ndarray] = {}

@@ -25,13 +25,9 @@ from ...inputs.timing import DceTiming, series_timing
 from ...outputs.spec import load_spec
 from ...prep.brainmask import is_whole_head
 from ...prep.interfaces import Coregister
-from ...prep.workflow import (
-    REGISTRATION_GB,
-    Place,
-    init_register_node,
-    init_resample_node,
-    init_strip_node,
-)
+from ...prep.normalize import REGISTRATION_GB, Brain, init_register_node, init_resample_node
+from ...prep.place import Place
+from ...prep.workflow import init_strip_node
 from .interfaces import EstimateMotion, FitLeakage
 
 ROOM = 'leakage'
@@ -235,7 +231,7 @@ class _Parts:
 def _through_t1w(parts: _Parts, series: _Series, place: Place) -> None:
     """Align the series to the T1w image and reach the templates through it."""
     workflow = parts.workflow
-    coregister = place.child(Coregister(), 'coregister', REGISTRATION_GB)
+    coregister = place.child(Coregister(transform_key='to_t1w'), 'coregister', REGISTRATION_GB)
     ds_to_t1w = place.sink(ROOM, series.path, 'ds_to_t1w')
     workflow.connect([
         (parts.inputnode, coregister, [('t1w', 'reference'), ('t1w_mask', 'reference_mask')]),
@@ -258,19 +254,18 @@ def _through_t1w(parts: _Parts, series: _Series, place: Place) -> None:
 def _directly(parts: _Parts, series: _Series, place: Place) -> None:
     """Mask and register the baseline itself, for sessions without a T1w image."""
     workflow = parts.workflow
-    strip = init_strip_node(place)
+    strip = init_strip_node(place, contrast='DCE')
     workflow.connect(parts.estimate_motion, 'baseline', strip, 'in_file')
     if series.brain_mask:
         strip.inputs.user_mask = str(series.brain_mask)
     else:
         parts.fit_leakage.inputs.brain_mask_source = 'deepbet on the mean baseline image'
         workflow.connect(strip, 'brain_mask', parts.fit_leakage, 'brain_mask')
+    brain = Brain(ROOM, series.path, 'dce', 'DCE', deformable=False)
     registered: dict[str, Node] = {}
     for space, template in place.spaces:
         if space.name not in registered:
-            register = init_register_node(
-                template, place, deformable=False, name=f'register_{space.name}'
-            )
+            register = init_register_node(brain, template, place, f'register_{space.name}')
             ds_transform = place.sink(ROOM, series.path, f'ds_transform_{space.name}', space)
             workflow.connect([
                 (strip, register, [('brain', 'in_file')]),
