@@ -259,20 +259,24 @@ def judge(case: Case, path: Path) -> dict[str, float]:
     return result
 
 
-def measure(method: str, case: Case, threads: int) -> dict[str, object]:
+def measure(method: str, case: Case, threads: int, limit_s: float) -> dict[str, object]:
+    row = {'set': case.kind, 'mm': case.resolution, 'method': method, 'subject': case.name}
     with tempfile.TemporaryDirectory() as folder:
         if method in OURS and method.startswith('ants'):
             # Our engine on ANTs takes one, for the same bytes each run.
             threads = 1
         threads_of = ('OMP_NUM_THREADS', 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS')
-        done = subprocess.run(
-            [sys.executable, __file__, '--child', method, case.kind, case.moving, case.fixed,
-             folder],
-            env={**os.environ, **dict.fromkeys(threads_of, str(threads))},
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [sys.executable, __file__, '--child', method, case.kind, case.moving, case.fixed,
+                 folder],
+                env={**os.environ, **dict.fromkeys(threads_of, str(threads))},
+                check=True, stdout=subprocess.PIPE, text=True, timeout=limit_s,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            # The time is a lower bound; accuracy stays unknown.
+            return row | {'time_s': limit_s}
         taken = json.loads(done.stdout.splitlines()[-1])
-        row = {'set': case.kind, 'mm': case.resolution, 'method': method, 'subject': case.name}
         return row | judge(case, Path(taken.pop('transform'))) | taken
 
 
@@ -306,6 +310,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--resolutions', type=int, nargs='+', default=[2, 1])
     parser.add_argument('--sets', nargs='+', default=['mono', 't2', 'real'])
     parser.add_argument('--methods', nargs='+', default=METHODS, choices=METHODS)
+    parser.add_argument(
+        '--limit-s', type=float, default=600.0, help='a run is stopped and left open after this'
+    )
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--table', type=Path, help='write every run to this TSV file')
     parser.add_argument('--child', nargs=5, help=argparse.SUPPRESS)
@@ -340,7 +347,7 @@ def main() -> int:
         # Methods take turns, so that a slow spell of the machine hits all of them.
         for case in cases:
             for method in options.methods:
-                rows.append(measure(method, case, options.threads))
+                rows.append(measure(method, case, options.threads, options.limit_s))
                 print(
                     '  '.join(f'{k} {v:.3f}' if isinstance(v, float) else str(v)
                               for k, v in rows[-1].items()),

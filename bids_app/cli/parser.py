@@ -95,8 +95,8 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         choices=sorted(ANALYSES),
         metavar='ROOM',
-        default=sorted(ANALYSES),
-        help='; '.join(f'{r.name}: {r.summary}' for r in ANALYSES.values()),
+        help='; '.join(f'{r.name}: {r.summary}' for r in ANALYSES.values())
+        + ' (default: all that find their images)',
     )
     group.add_argument(
         '--output-spaces',
@@ -338,7 +338,7 @@ def parse(argv: list[str] | None = None) -> Config:
         skip_bids_validation=options.skip_bids_validation,
         bids_database_dir=options.bids_database_dir and options.bids_database_dir.absolute(),
         output_spaces=tuple(options.output_spaces),
-        analyses=() if options.prep_only else tuple(dict.fromkeys(options.analyses)),
+        analyses=_analyses(options),
         prep_only=options.prep_only,
         clean_workdir=options.clean_workdir,
         stop_on_first_crash=options.stop_on_first_crash,
@@ -356,6 +356,14 @@ def parse(argv: list[str] | None = None) -> Config:
         nipype_plugin_file=options.nipype_plugin_file and options.nipype_plugin_file.absolute(),
     )
     return Config(run=run, compute=compute, **_sections(options))
+
+
+def _analyses(options: argparse.Namespace) -> tuple[str, ...]:
+    if not options.prep_only:
+        return tuple(dict.fromkeys(options.analyses or sorted(ANALYSES)))
+    if options.analyses:
+        raise UsageError('--prep-only runs no analysis: leave out --analyses, or --prep-only.')
+    return ()
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Any]:

@@ -132,7 +132,8 @@ def collect_inputs(
     if not found:
         raise NothingSelectedError(
             f'{run.bids_dir} holds no image for the selected subjects, sessions, filters and '
-            'analyses: check the labels, and the file names against the documentation.'
+            'analyses: check the labels, and the file names against the documentation. '
+            '--prep-only masks and registers images without an analysis.'
         )
     return found
 

@@ -111,7 +111,9 @@ def estimate(
     always = f'-V 0 -float -seed {max(1, seed)} -i fixed moving'
     # Threads would add up the joint histogram in an order of their own: other bytes each run.
     linear = f'{always}{mask} -threads 1 -a -m NMI -n {level.linear_iterations}'
-    _run(engine, f'{linear} -dof 6 -ia {start} {SEARCH} -o rigid', **images, rigid=None)
+    # greedy splits its command at spaces, which the path of a work folder may have.
+    name = os.path.relpath(start)
+    _run(engine, f'{linear} -dof 6 -ia {name} {SEARCH} -o rigid', **images, rigid=None)
     _run(engine, f'{linear} -dof 12 -ia rigid -o affine', affine=None)
     start.unlink()
     chosen = 'affine' if is_sane(np.asarray(engine['affine'], float)) else 'rigid'

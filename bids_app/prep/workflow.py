@@ -172,7 +172,8 @@ def init_ct_wf(ct: PrepImage, place: Place) -> Workflow:
             (resample, ds_space, [('out_files', 'in_files')]),
             (strip, ds_space, [('metadata', 'metadata')]),
         ])  # fmt: skip
-    target = ', to a CT-like image made of its tissue maps' if place.spaces else ''
+    own = all(template.ct for _, template in place.spaces)
+    target = ', to its CT image' if own else ', to a CT-like image made of its tissue maps'
     workflow.__desc__ = (
         'The brain was masked on the head CT by its Hounsfield units.'
         + registration_text('The CT', place, target)
@@ -187,11 +188,14 @@ def _methods(session: MrImages) -> str:
         "the brain mask is the user's own"
         if reference.user_mask
         else 'the brain was masked with deepbet [@fisch2024]'
-        if reference.modality.like_t1w
-        else f'the brain was masked on the {label} image itself'
     )
+    if not (reference.user_mask or reference.modality.like_t1w):
+        mask += ', which was trained on T1w images'
+
     others = ', '.join(image.modality.label for image in session.others)
-    aligned = f' {others}: aligned to it rigidly.' if others else ''
+    aligned = (
+        f' Aligned to it rigidly by mutual information [@mattes2003]: {others}.' if others else ''
+    )
     return (
         f'The {label} image was corrected for its bias field with N4 [@tustison2010]; '
         f'{mask}.{aligned}'

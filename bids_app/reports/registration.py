@@ -75,7 +75,7 @@ _NUMBERS = (
     _Number(
         ('template_correlation',),
         SIMILARITY,
-        '1 is the same; a healthy head on T1w usually has 0.7 or more, other contrasts have less',
+        '1 is the same; a healthy head on T1w usually has 0.7 or more',
     ),
     _Number(
         ('template_overlap',),

@@ -54,6 +54,11 @@ def test_unknown_setting_in_config_file_is_named(tmp_path):
         parse([*BASE, '--config-file', str(path)])
 
 
+def test_preparation_alone_excludes_analyses():
+    with pytest.raises(UsageError, match='--prep-only runs no analysis'):
+        parse([*BASE, '--prep-only', '--analyses', 'leakage'])
+
+
 def test_settings_of_preparation_are_saved_and_checked(tmp_path):
     saved = parse([*BASE, '--registration-engine', 'ants', '--prep-only'])
     assert saved.run.analyses == ()

@@ -18,7 +18,10 @@ TEMPLATE = find_template(Space('MNI152NLin2009aSym', 2))
 
 @pytest.fixture(autouse=True)
 def in_its_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    # The space is what users have in their paths.
+    folder = tmp_path / 'a folder'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
 
 
 def write(name, data, affine):
