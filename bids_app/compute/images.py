@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger
 from nibabel.wrapstruct import WrapStructError
 
 from ..errors import BadDataError, InputOutputError, MissingInputError
@@ -140,6 +141,17 @@ def _check_length(image: nib.Nifti1Image, length: int, path: Path) -> None:
         )
 
 
+@contextmanager
+def quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel and numpy from printing what is told in a sentence of our own."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        with np.errstate(all='ignore'):
+            yield
+    finally:
+        logger.disabled = before
+
+
 def read_header(path: Path) -> nib.Nifti1Header:
     """
     Read only the header, for checks before anything runs.
@@ -152,6 +164,8 @@ def read_header(path: Path) -> nib.Nifti1Header:
     try:
         with path.open('rb') as stream:
             raw = stream.read(2)
+            if not raw:
+                raise BadDataError(f'{path} is an empty file of 0 bytes: copy it again.')
             stream.seek(0)
             opened = igzip.GzipFile(fileobj=stream) if raw == GZIP_MAGIC else stream
             start = opened.read(4)
@@ -160,7 +174,8 @@ def read_header(path: Path) -> nib.Nifti1Header:
             # Without the extensions that may follow, which can be of any length.
             block = start + opened.read(536 if nifti2 else 344)
         kind = nib.Nifti2Header if nifti2 else nib.Nifti1Header
-        return kind(block)
+        with quiet_nibabel():
+            return kind(block)
     except FileNotFoundError as error:
         raise MissingInputError(f'{path} does not exist.') from error
     except _BAD_GZIP as error:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
-from nibabel.imageglobals import logger
 
-from ..compute.images import read_image
+from ..compute.images import quiet_nibabel, read_image
 from ..errors import BadDataError, MissingInputError
 from ..outputs.spec import parse_entities
 from .spaces import ANATOMICAL_HABITS, NATIVE_HABITS
@@ -67,7 +64,7 @@ def check_image(path: Path, *, series: bool = False) -> tuple[str, ...]:
         If it is no image that can be used; one sentence with the file and the remedy.
     """
     _check_file(path)
-    with _quiet():
+    with quiet_nibabel():
         image = read_image(path)
     found = check_header(image, path, series=series)
     n_bad = _check_numbers(image, path)
@@ -101,17 +98,6 @@ def check_header(image: nib.Nifti1Image, path: Path, *, series: bool = False) ->
     _check_affine(image, path)
     found = [*_form_warnings(image), *_name_warnings(image, path), *_voxel_warnings(image)]
     return tuple(f'{path.name}: {text}.' for text in found)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep nibabel and numpy from printing what is told in a sentence of our own."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        with np.errstate(all='ignore'):
-            yield
-    finally:
-        logger.disabled = before
 
 
 def _check_file(path: Path) -> None:
@@ -245,7 +231,7 @@ def _form_warnings(image: nib.Nifti1Image) -> list[str]:
 
 
 def _read_qform(header: nib.Nifti1Header) -> np.ndarray | None:
-    with _quiet():
+    with quiet_nibabel():
         try:
             qform = header.get_qform()
         except ValueError:

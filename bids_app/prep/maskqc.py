@@ -55,7 +55,7 @@ def check_mask(
     a.nii: the brain mask has 161 cm3, outside 900-2100 cm3: look at it in the report.
     """
     if not mask.any():
-        return (f'{path}: the brain mask is empty: give a desc-brain_mask beside the image.',)
+        return (f'{path.name}: the brain mask is empty: give a desc-brain_mask beside the image.',)
     pieces = _second_piece(mask, affine, path)
     if not whole_head:
         return pieces
@@ -73,7 +73,7 @@ def _volume(mask: np.ndarray, affine: np.ndarray, path: Path) -> tuple[str, ...]
     if low <= volume_cm3 <= high:
         return ()
     return (
-        f'{path}: the brain mask has {volume_cm3:.0f} cm3, outside {low:.0f}-{high:.0f} cm3: '
+        f'{path.name}: the brain mask has {volume_cm3:.0f} cm3, outside {low:.0f}-{high:.0f} cm3: '
         'look at it in the report.',
     )
 
@@ -84,8 +84,8 @@ def _centre(mask: np.ndarray, path: Path) -> tuple[str, ...]:
     if offset <= MAX_OFFSET_SHARE:
         return ()
     return (
-        f'{path}: the brain mask lies {100 * offset:.0f} % of the field of view away from its '
-        'middle: look at it in the report.',
+        f'{path.name}: the brain mask lies {100 * offset:.0f} % of the field of view away from '
+        'its middle: look at it in the report.',
     )
 
 
@@ -97,7 +97,7 @@ def _second_piece(mask: np.ndarray, affine: np.ndarray, path: Path) -> tuple[str
         return ()
     second_cm3 = np.sort(sizes)[-2] * abs(np.linalg.det(affine[:3, :3])) / MM3_PER_CM3
     return (
-        f'{path}: the brain mask is in {sizeable.sum()} pieces (the second has '
+        f'{path.name}: the brain mask is in {sizeable.sum()} pieces (the second has '
         f'{second_cm3:.0f} cm3): look at it in the report.',
     )
 
@@ -112,6 +112,6 @@ def _borders(mask: np.ndarray, affine: np.ndarray, path: Path) -> tuple[str, ...
     if largest_cm2 <= MAX_BORDER_CM2:
         return ()
     return (
-        f'{path}: the field of view cuts the brain (over {largest_cm2:.0f} cm2 of its border): '
-        'what lies outside is missing from every result.',
+        f'{path.name}: the field of view cuts the brain (over {largest_cm2:.0f} cm2 of its '
+        'border): what lies outside is missing from every result.',
     )

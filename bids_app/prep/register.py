@@ -21,10 +21,12 @@ CONTRASTS = ('same', 'other')
 # Brains that share less than this (Dice) are not registered.
 MIN_OVERLAP = 0.3
 
-# A brain of less than this share of the template's volume is not whole, nor is one that the field
-# of view cuts over this area; the brain stem alone is smaller.
-MIN_VOLUME = 0.6
+# A brain of less than this share of the template's volume is not whole; healthy adults have 0.5 to
+# 1.1 of the ICBM template's. Nor is one that ends in a flat face of this area, which grows with
+# the thickness of slices: that of a round end is 2 pi R times the depth of its first slice.
+MIN_VOLUME = 0.4
 MAX_CUT_MM2 = 2500.0
+ROUND_END_MM = 470.0
 
 # Grid of the check of an affine registration.
 CHECK_SPACING_MM = 2.0
@@ -164,22 +166,29 @@ def _usable(
 
 def is_partial(subject: SimpleITK.Image, template: SimpleITK.Image) -> bool:
     """
-    Tell whether a field of view cuts the brain, so that the cut must not be matched to its edge.
+    Tell whether a brain is cut off, so that the cut must not be matched to the brain's edge.
 
     Parameters
     ----------
     subject, template : SimpleITK.Image
-        Brains, 0 outside.
+        Brains, 0 outside. The field of view may end at the cut, or zeros follow it.
     """
     spacing = np.array(subject.GetSpacing())[::-1]
     inside = SimpleITK.GetArrayViewFromImage(subject) != 0
+    volume = inside.sum() * np.prod(spacing)
     whole = (SimpleITK.GetArrayViewFromImage(template) != 0).sum() * np.prod(template.GetSpacing())
-    cut_mm2 = max(
-        inside.take(side, axis).sum() * np.prod(spacing) / spacing[axis]
-        for axis in range(3)
-        for side in (0, -1)
+    return bool(
+        volume < MIN_VOLUME * whole
+        or any(_is_cut(inside, axis, spacing) for axis in range(inside.ndim))
     )
-    return bool(cut_mm2 > MAX_CUT_MM2 or inside.sum() * np.prod(spacing) < MIN_VOLUME * whole)
+
+
+def _is_cut(inside: np.ndarray, axis: int, spacing_mm: np.ndarray) -> bool:
+    """Whether the first or last slice with brain along an axis is too large for a round end."""
+    others = tuple(other for other in range(inside.ndim) if other != axis)
+    areas_mm2 = inside.sum(axis=others) * np.prod(spacing_mm) / spacing_mm[axis]
+    filled = areas_mm2[areas_mm2 > 0]
+    return bool(max(filled[0], filled[-1]) > MAX_CUT_MM2 + ROUND_END_MM * spacing_mm[axis])
 
 
 def measure(

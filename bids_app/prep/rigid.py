@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
@@ -101,7 +101,7 @@ def register_rigid(
     matrix = np.linalg.inv(found) if swapped else found
     centre = target[-1].centre
     with atomic_path(output) as temporary:
-        sitk.WriteTransform(_affine(matrix, centre), str(temporary))
+        SimpleITK.WriteTransform(_affine(matrix, centre), str(temporary))
     turned = Rotation.from_matrix(matrix[:3, :3]).magnitude()
     return {
         'similarity': round(similarity, 4),
@@ -126,7 +126,7 @@ def read_rigid(path: Path) -> np.ndarray:
         This matrix times ``(x, y, z, 1)``, a point in the fixed image's world (RAS, in mm), is
         the same anatomical point in the moving image's world (RAS, in mm).
     """
-    transform = sitk.ReadTransform(str(path))
+    transform = SimpleITK.ReadTransform(str(path))
     corners = np.vstack([np.zeros(3), np.eye(3)])
     moved = np.array([transform.TransformPoint(corner) for corner in corners.tolist()])
     matrix = np.eye(4)
@@ -169,11 +169,11 @@ def _climb(here: list[Head], there: list[Head], start: np.ndarray, levels: range
     transform = _euler(start, here[0].centre)
     for level in levels:
         first, second = here[level], there[level]
-        method = sitk.ImageRegistrationMethod()
+        method = SimpleITK.ImageRegistrationMethod()
         # Work units add up in the order in which they end: with two, bytes differ between runs.
         method.SetNumberOfWorkUnits(1)
         method.SetMetricAsMattesMutualInformation(BINS)
-        method.SetInterpolator(sitk.sitkLinear)
+        method.SetInterpolator(SimpleITK.sitkLinear)
         share = min(1.0, MAX_SAMPLES / int(first.guide.sum()))
         method.SetMetricSamplingStrategy(method.NONE if share == 1.0 else method.REGULAR)
         method.SetMetricSamplingPercentage(share, seed=1)
@@ -197,8 +197,8 @@ def _climb(here: list[Head], there: list[Head], start: np.ndarray, levels: range
     return _matrix(transform)
 
 
-def _itk(data: np.ndarray, affine: np.ndarray) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.T))
+def _itk(data: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(data.T))
     world = RAS_TO_LPS @ affine
     spacing_mm = np.linalg.norm(world[:3, :3], axis=0)
     image.SetSpacing(spacing_mm.tolist())
@@ -207,28 +207,28 @@ def _itk(data: np.ndarray, affine: np.ndarray) -> sitk.Image:
     return image
 
 
-def _euler(matrix: np.ndarray, centre: np.ndarray) -> sitk.Euler3DTransform:
+def _euler(matrix: np.ndarray, centre: np.ndarray) -> SimpleITK.Euler3DTransform:
     """ITK's Euler transform of a matrix in RAS, turning about a point in RAS."""
     world = RAS_TO_LPS @ matrix @ RAS_TO_LPS
     pivot = apply_affine(RAS_TO_LPS, centre)
-    transform = sitk.Euler3DTransform()
+    transform = SimpleITK.Euler3DTransform()
     transform.SetCenter(pivot.tolist())
     transform.SetMatrix(world[:3, :3].ravel().tolist(), 1e-5)
     transform.SetTranslation((apply_affine(world, pivot) - pivot).tolist())
     return transform
 
 
-def _affine(matrix: np.ndarray, centre: np.ndarray) -> sitk.AffineTransform:
+def _affine(matrix: np.ndarray, centre: np.ndarray) -> SimpleITK.AffineTransform:
     """Give the same as numbers of a matrix: nitransforms reads no angles."""
     turning = _euler(matrix, centre)
-    transform = sitk.AffineTransform(3)
+    transform = SimpleITK.AffineTransform(3)
     transform.SetCenter(turning.GetCenter())
     transform.SetMatrix(turning.GetMatrix())
     transform.SetTranslation(turning.GetTranslation())
     return transform
 
 
-def _matrix(transform: sitk.Euler3DTransform) -> np.ndarray:
+def _matrix(transform: SimpleITK.Euler3DTransform) -> np.ndarray:
     turn = np.array(transform.GetMatrix()).reshape(3, 3)
     centre = np.array(transform.GetCenter())
     world = np.eye(4)

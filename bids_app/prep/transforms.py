@@ -16,8 +16,9 @@ from .resample import MARGIN_MM
 INVERSE_ITERATIONS = 25
 INVERSE_TOLERANCE_MM = 0.01
 
-# Heads differ less than this in volume, and in the ratio of their proportions.
-MIN_VOLUME = 0.6
+# Heads are smaller or larger than a template by less than this, and differ less in the ratio of
+# their proportions; the smallest healthy adults have half the volume of the ICBM template.
+VOLUME_RANGE = (0.4, 1.7)
 MAX_ANISOTROPY = 1.5
 
 # Steps of stored displacements: far below any error, and the file packs to half.
@@ -94,9 +95,8 @@ def is_sane(matrix: np.ndarray) -> bool:
     """
     stretch = np.linalg.svd(matrix[:3, :3], compute_uv=False)
     volume = float(np.linalg.det(matrix[:3, :3]))
-    return bool(
-        MIN_VOLUME < volume < 1 / MIN_VOLUME and stretch.max() < MAX_ANISOTROPY * stretch.min()
-    )
+    smallest, largest = VOLUME_RANGE
+    return bool(smallest < volume < largest and stretch.max() < MAX_ANISOTROPY * stretch.min())
 
 
 def grid_points(image: SimpleITK.Image) -> np.ndarray:

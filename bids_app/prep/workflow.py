@@ -47,45 +47,46 @@ def init_anat_wf(session: MrImages, place: Place) -> Workflow:
     fields += ['reference_brain', *(f'{image.name}_to_reference' for image in session.others)]
     outputnode = Node(niu.IdentityInterface(fields=fields), name='outputnode')
     workflow.add_nodes([outputnode])
-    strip = _add_reference(workflow, session.reference, place)
+    strip, _ = _add_stripped(workflow, session.reference, place)
+    name = session.reference.name
+    workflow.connect([
+        (strip, outputnode, [
+            ('image', name), ('brain_mask', f'{name}_mask'), ('metadata', f'{name}_metadata'),
+            ('brain', 'reference_brain')]),
+    ])  # fmt: skip
     for image in session.others:
         _add_aligned(workflow, strip, image, session.reference, place)
     workflow.__desc__ = _methods(session)
     return workflow
 
 
-def init_strip_node(place: Place, name: str = 'strip', contrast: str = 'T1w') -> Node:
+def init_strip_node(place: Place, contrast: str) -> Node:
     """Node that masks the brain of an image and corrects its bias field."""
     interface = Strip(contrast=contrast, image_key='t1w', mask_key='brain_mask')
-    return place.child(interface, name, STRIP_GB, place.config.compute.omp_nthreads)
+    return place.child(interface, 'strip', STRIP_GB, place.config.compute.omp_nthreads)
 
 
-def _strip_image(image: PrepImage, place: Place, prefix: str = '') -> Node:
-    strip = init_strip_node(place, 'strip', image.modality.contrast)
+def _add_stripped(
+    workflow: Workflow, image: PrepImage, place: Place, prefix: str = ''
+) -> tuple[Node, Node]:
+    """Mask an image and write it; give the node that does and the one that holds both files."""
+    strip = init_strip_node(place, image.modality.contrast)
     strip.inputs.in_file = str(image.path)
     strip.inputs.image_key = image.modality.key
     strip.inputs.mask_key = image.modality.mask
     strip.inputs.key_prefix = prefix
+    images = Node(niu.Merge(2), name='images', run_without_submitting=True)
+    ds_images = place.sink(ROOM, image.path, 'ds_images')
+    ds_images.inputs.partial_metrics = True
     if image.user_mask:
         strip.inputs.user_mask = str(image.user_mask)
-    return strip
-
-
-def _add_reference(workflow: Workflow, reference: PrepImage, place: Place) -> Node:
-    strip = _strip_image(reference, place)
-    images = Node(niu.Merge(2), name='images', run_without_submitting=True)
-    ds_images = place.sink(ROOM, reference.path, 'ds_images')
-    ds_images.inputs.sources = [str(reference.user_mask)] if reference.user_mask else []
-    ds_images.inputs.partial_metrics = True
+        ds_images.inputs.sources = [str(image.user_mask)]
     workflow.connect([
         (strip, images, [('image', 'in1'), ('brain_mask', 'in2')]),
         (images, ds_images, [('out', 'in_files')]),
         (strip, ds_images, [('metadata', 'metadata')]),
-        (strip, workflow.get_node('outputnode'), [
-            ('image', reference.name), ('brain_mask', f'{reference.name}_mask'),
-            ('metadata', f'{reference.name}_metadata'), ('brain', 'reference_brain')]),
     ])  # fmt: skip
-    return strip
+    return strip, images
 
 
 def _add_aligned(
@@ -147,17 +148,9 @@ def init_ct_wf(ct: PrepImage, place: Place) -> Workflow:
     workflow = Workflow(name='ct_wf')
     fields = [f'ct_to_{space.node_suffix}' for space, _ in place.spaces]
     outputnode = Node(niu.IdentityInterface(fields=['ct', 'ct_mask', *fields]), name='outputnode')
-    strip = _strip_image(ct, place, 'ct_')
-    images = Node(niu.Merge(2), name='images', run_without_submitting=True)
-    ds_images = place.sink(ROOM, ct.path, 'ds_images')
-    ds_images.inputs.sources = [str(ct.user_mask)] if ct.user_mask else []
-    ds_images.inputs.partial_metrics = True
-    workflow.connect([
-        (strip, images, [('image', 'in1'), ('brain_mask', 'in2')]),
-        (images, ds_images, [('out', 'in_files')]),
-        (strip, ds_images, [('metadata', 'metadata')]),
-        (strip, outputnode, [('image', 'ct'), ('brain_mask', 'ct_mask')]),
-    ])  # fmt: skip
+    strip, images = _add_stripped(workflow, ct, place, 'ct_')
+    workflow.connect(strip, 'image', outputnode, 'ct')
+    workflow.connect(strip, 'brain_mask', outputnode, 'ct_mask')
     brain = Brain(ROOM, ct.path, ct.modality.label, ct.modality.contrast, 'ct_')
     registered = register_all(workflow, brain, place, (strip, 'brain'))
     rules = {ct.modality.key: 'linear', ct.modality.mask: 'nearest'}

@@ -131,6 +131,19 @@ def test_half_a_brain_neither_tears_nor_grows(simulate, template, tmp_path, grid
     assert subject.errors_mm(found.to_template)[kept].mean() < 2.5
 
 
+def test_smallest_healthy_brain_is_whole(template, tmp_path):
+    """One of the 50 heads of IXI has 0.57 of the template's volume."""
+    image = nib.load(template)
+    small = np.diag([0.82, 0.82, 0.82, 1.0]) @ image.affine
+    path = tmp_path / 'small.nii.gz'
+    nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), small), path)
+    settings = RegistrationSettings(quality='fast', deformable=False)
+    found = register_to_template(path, template, tmp_path, settings)
+    assert found.numbers['overlap'] > 0.98
+    scale = np.cbrt(np.linalg.det(linear_part(found.to_template)[:3, :3]))
+    assert scale == pytest.approx(0.82, abs=0.02)
+
+
 def test_nothing_is_printed(simulate, template, tmp_path, capfd):
     register_to_template(
         simulate(31).path, template, tmp_path, RegistrationSettings(deformable=False)

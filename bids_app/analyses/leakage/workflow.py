@@ -254,7 +254,7 @@ def _through_t1w(parts: _Parts, series: _Series, place: Place) -> None:
 def _directly(parts: _Parts, series: _Series, place: Place) -> None:
     """Mask and register the baseline itself, for sessions without a T1w image."""
     workflow = parts.workflow
-    strip = init_strip_node(place, contrast='DCE')
+    strip = init_strip_node(place, 'DCE')
     workflow.connect(parts.estimate_motion, 'baseline', strip, 'in_file')
     if series.brain_mask:
         strip.inputs.user_mask = str(series.brain_mask)
