@@ -253,7 +253,7 @@ def _bad_sidecar(slab):
         (_constant, 'is constant'),
         (_no_bolus, 'No contrast agent seems to arrive'),
         (_truncated, 'truncated or damaged gzip'),
-        (_empty, 'is not a readable NIfTI file'),
+        (_empty, 'is an empty file of 0 bytes'),
         (_mask_elsewhere, 'lies on another grid'),
         (_bad_sidecar, 'sub-01_dce.json'),
     ],
