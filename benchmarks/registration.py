@@ -207,6 +207,7 @@ def peak_memory_mb() -> float:
 
 def child(method: str, kind: str, moving: Path, fixed: Path, folder: Path) -> None:
     """Register in this process and print what it took."""
+    # Imported for nothing but the clock, which is to run without it.
     if method in PEERS or method.startswith('ants'):
         import ants  # noqa: F401
     else:

@@ -23,6 +23,9 @@ from ..errors import BadDataError, InputOutputError, MissingInputError
 
 GZIP_MAGIC = b'\x1f\x8b'
 
+# What DataLad and Git LFS leave where the content of a file was not fetched.
+_POINTERS = (b'/annex/objects', b'version https://git-lfs', b'../.git/annex', b'.git/annex')
+
 # Scanner exports mark air outside the reconstructed field with the most negative int16.
 AIR_SENTINEL = -32768
 
@@ -89,6 +92,26 @@ def _uncompressed(path: Path) -> bytes:
     return bytes(igzip.decompress(raw)) if raw[:2] == GZIP_MAGIC else raw
 
 
+def _check_file(path: Path) -> None:
+    """Tell an absent, empty or not yet fetched file from one that is no image."""
+    if path.is_symlink() and not path.exists():
+        raise MissingInputError(
+            f'{path} is a link to a file that is not on this machine: fetch it first, such as '
+            'with "datalad get".'
+        )
+    if not path.is_file():
+        raise MissingInputError(f'{path} does not exist.')
+    if path.stat().st_size == 0:
+        raise BadDataError(f'{path} is an empty file of 0 bytes: copy it again from its source.')
+    with path.open('rb') as stream:
+        start = stream.read(32)
+    if start.startswith(_POINTERS):
+        raise MissingInputError(
+            f'{path} holds a pointer of git-annex or Git LFS in place of an image: fetch its '
+            'content first, with "datalad get" or "git lfs pull".'
+        )
+
+
 def read_image(path: Path) -> nib.Nifti1Image:
     """
     Load a whole NIfTI file, decompressed by ISA-L, without converting its numbers.
@@ -111,14 +134,13 @@ def read_image(path: Path) -> nib.Nifti1Image:
         If the file is empty, truncated or no NIfTI.
     """
     try:
+        _check_file(path)
         content = _uncompressed(path)
         header_class: Any = nib.Nifti1Image
         if len(content) >= 4 and int.from_bytes(content[:4], 'little') in (540, 0x1C020000):
             header_class = nib.Nifti2Image
         image = header_class.from_bytes(content)
         _check_length(image, len(content), path)
-    except FileNotFoundError as error:
-        raise MissingInputError(f'{path} does not exist.') from error
     except _BAD_GZIP as error:
         raise BadDataError(
             f'{path} is a truncated or damaged gzip file: copy it again from its source.'
@@ -162,10 +184,9 @@ def read_header(path: Path) -> nib.Nifti1Header:
         As `read_image`.
     """
     try:
+        _check_file(path)
         with path.open('rb') as stream:
             raw = stream.read(2)
-            if not raw:
-                raise BadDataError(f'{path} is an empty file of 0 bytes: copy it again.')
             stream.seek(0)
             opened = igzip.GzipFile(fileobj=stream) if raw == GZIP_MAGIC else stream
             start = opened.read(4)
@@ -176,8 +197,6 @@ def read_header(path: Path) -> nib.Nifti1Header:
         kind = nib.Nifti2Header if nifti2 else nib.Nifti1Header
         with quiet_nibabel():
             return kind(block)
-    except FileNotFoundError as error:
-        raise MissingInputError(f'{path} does not exist.') from error
     except _BAD_GZIP as error:
         raise BadDataError(
             f'{path} is a truncated or damaged gzip file: copy it again from its source.'
@@ -207,6 +226,25 @@ def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     return image, data
 
 
+# Affines that differ by less describe one grid, in mm.
+SAME_GRID_MM = 1e-2
+
+
+def is_same_grid(
+    shape: tuple[int, ...], affine: np.ndarray, other: tuple[int, ...], other_affine: np.ndarray
+) -> bool:
+    """
+    Tell whether two images have their voxels at the same places.
+
+    Examples
+    --------
+    >>> is_same_grid((9, 9, 5, 1), np.eye(4), (9, 9, 5), np.eye(4))
+    True
+    """
+    close = np.allclose(affine, other_affine, atol=SAME_GRID_MM)
+    return bool(tuple(shape[:3]) == tuple(other[:3]) and close)
+
+
 def read_mask(path: Path, like: nib.Nifti1Image) -> np.ndarray:
     """
     Load a mask and check that it lies on the grid of another image.
@@ -228,7 +266,7 @@ def read_mask(path: Path, like: nib.Nifti1Image) -> np.ndarray:
         If the grids differ or the mask is empty.
     """
     image, data = read_volume(path)
-    if data.shape != like.shape[:3] or not np.allclose(image.affine, like.affine, atol=1e-2):
+    if not is_same_grid(data.shape, image.affine, like.shape, like.affine):
         raise BadDataError(
             f'{path} lies on another grid ({data.shape}) than the image that it masks '
             f'({like.shape[:3]}): resample the mask to that image.'

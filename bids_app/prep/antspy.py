@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK
 
-from .lesion import fill
+from .lesion import fill, usable_for_affine
 from .resample import coarsen, crop_to_content, fix_seed
 from .transforms import Deformation, fade, is_sane, make_field, voxel_matrix
 
@@ -50,7 +50,7 @@ def estimate(
     *,
     quality: str,
     deformable: bool,
-    contrast: str,  # noqa: ARG001
+    contrast: str,  # noqa: ARG001 - of the interface; mutual information takes both
     seed: int,
     usable: SimpleITK.Image | None = None,
 ) -> Deformation:
@@ -92,12 +92,10 @@ def estimate(
     source = crop_to_content(coarsen(moving, level.spacing_mm))
     masks: dict[str, Any] = {}
     if usable is not None:
-        # Without the brain's outline an affine has no hold: only what is inside is left out.
-        counted = SimpleITK.Resample(
-            usable, source, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor, 0
-        )
-        counted = SimpleITK.Cast(SimpleITK.Or(counted != 0, source == 0), SimpleITK.sitkFloat32)
-        masks = {'moving_mask': _to_ants(counted), 'mask_all_stages': True}
+        masks = {
+            'moving_mask': _to_ants(usable_for_affine(usable, source)),
+            'mask_all_stages': True,
+        }
     images = _to_ants(target), _to_ants(source)
     shared = {
         'aff_iterations': LINEAR_ITERATIONS,

@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from ..compute.images import quiet_nibabel, read_image
-from ..errors import BadDataError, MissingInputError
+from ..errors import BadDataError
 from ..outputs.spec import parse_entities
 from .spaces import ANATOMICAL_HABITS, NATIVE_HABITS
 
@@ -28,7 +28,6 @@ SINGULAR = 1e-3
 # Voxels looked at in one go, so that no float copy of a whole series exists.
 BLOCK_VOXELS = 1_000_000
 
-_POINTERS = (b'/annex/objects', b'version https://git-lfs', b'../.git/annex', b'.git/annex')
 _TEMPLATE_CODES = {3: 'Talairach', 4: 'MNI'}
 _OTHER_UNITS = {1: 'metres', 3: 'micrometres'}
 
@@ -63,7 +62,6 @@ def check_image(path: Path, *, series: bool = False) -> tuple[str, ...]:
     BadDataError
         If it is no image that can be used; one sentence with the file and the remedy.
     """
-    _check_file(path)
     with quiet_nibabel():
         image = read_image(path)
     found = check_header(image, path, series=series)
@@ -98,25 +96,6 @@ def check_header(image: nib.Nifti1Image, path: Path, *, series: bool = False) ->
     _check_affine(image, path)
     found = [*_form_warnings(image), *_name_warnings(image, path), *_voxel_warnings(image)]
     return tuple(f'{path.name}: {text}.' for text in found)
-
-
-def _check_file(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
-        raise MissingInputError(
-            f'{path} is a link to a file that is not on this machine: fetch it first, such as '
-            'with "datalad get".'
-        )
-    if not path.is_file():
-        raise MissingInputError(f'{path} does not exist.')
-    if path.stat().st_size == 0:
-        raise BadDataError(f'{path} is an empty file of 0 bytes: copy it again from its source.')
-    with path.open('rb') as stream:
-        start = stream.read(32)
-    if start.startswith(_POINTERS):
-        raise MissingInputError(
-            f'{path} holds a pointer of git-annex or Git LFS in place of an image: fetch its '
-            'content first, with "datalad get" or "git lfs pull".'
-        )
 
 
 def _check_shape(image: nib.Nifti1Image, path: Path, series: bool) -> None:

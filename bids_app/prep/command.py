@@ -11,14 +11,22 @@ import nibabel as nib
 import numpy as np
 
 from ..compute.child import run_child
-from ..compute.images import read_mask, read_volume, save_image, write_text
+from ..compute.images import (
+    is_same_grid,
+    read_image,
+    read_mask,
+    read_volume,
+    save_image,
+    write_text,
+)
 from ..errors import BadDataError
 from .brainmask import BrainMask, is_stripped, is_whole_head, mask_brain
 from .check import check_image
 from .ctmask import mask_brain_ct
 from .cttarget import HU_RANGE, make_ct_target
-from .grids import is_same_grid, straighten
+from .grids import straighten
 from .maskqc import check_mask
+from .modalities import LIKE_T1W
 from .register import RegistrationSettings, register_to_template
 from .resample import bias_correct, fix_seed, resample
 from .rigid import register_rigid
@@ -31,9 +39,6 @@ MIN_MASK_VOXELS = 50
 
 # A registered brain that covers the template's less than this is worth a look.
 MIN_OVERLAP = 0.9
-
-# Contrasts in which white matter is brighter than grey, as in the templates.
-LIKE_TEMPLATE = frozenset({'T1w', 'T1Gd', 'DCE', 'CT'})
 
 
 def _save_metadata(warnings: tuple[str, ...], metrics: dict[str, float], **fields: Any) -> str:  # noqa: ANN401
@@ -122,7 +127,6 @@ def strip(request: Request) -> dict[str, Any]:
 
 def _target(request: Request) -> Path:
     """Brain of the template, or its likeness on CT."""
-    template, data = read_volume(Path(request['template']))
     output = Path('template_brain.nii.gz')
     if request['contrast'] == 'CT':
         maps = {name: Path(path) for name, path in request['tissues'].items()}
@@ -132,6 +136,7 @@ def _target(request: Request) -> Path:
             **{name: maps.get(name) for name in ('gm', 'wm', 'csf', 'ct')},
         )
         return make_ct_target(files, output)
+    template, data = read_volume(Path(request['template']))
     inside = read_mask(Path(request['template_mask']), template)
     return save_image(data * inside, template, output)
 
@@ -162,7 +167,7 @@ def register(request: Request) -> dict[str, Any]:
         engine=request['engine'],
         quality=request['quality'],
         deformable=request['deformable'],
-        contrast='same' if request['contrast'] in LIKE_TEMPLATE else 'other',
+        contrast='same' if request['contrast'] in {*LIKE_T1W, 'CT'} else 'other',
         seed=request['random_seed'],
     )
     found = register_to_template(brain, target, Path.cwd(), settings, lesion=lesion)
@@ -251,8 +256,8 @@ def _mask_through(mask: Path, grid: Path, transform: Path) -> np.ndarray:
 def resample_maps(request: Request) -> dict[str, Any]:
     """Bring maps onto a template's grid, each by one interpolation."""
     # ITK may read another position from a template's header than nibabel does.
-    reference, data = read_volume(Path(request['reference']))
-    grid = save_image(data, reference, Path('grid.nii.gz'))
+    reference = read_image(Path(request['reference']))
+    grid = save_image(np.zeros(reference.shape[:3], np.uint8), reference, Path('grid.nii.gz'))
     transforms = [Path(name) for name in request['transforms']]
     out_files = []
     for name in request['in_files']:

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK
 
 from ..compute.images import thread_count
-from .lesion import fill
+from .lesion import fill, usable_for_affine
 from .resample import coarsen, crop_to_content, translate
 from .transforms import Deformation, fade, flip_axes, is_sane
 
@@ -97,13 +97,7 @@ def estimate(
     }
     mask = ''
     if usable is not None:
-        # Without the brain's outline an affine has no hold: only what is inside is left out.
-        counted = SimpleITK.Resample(
-            usable, images['moving'], SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor, 0
-        )
-        images['counted'] = SimpleITK.Cast(
-            SimpleITK.Or(counted != 0, images['moving'] == 0), SimpleITK.sitkFloat32
-        )
+        images['counted'] = usable_for_affine(usable, images['moving'])
         mask = ' -mm counted'
     engine = Greedy3D()
     start = workdir / 'start.mat'

@@ -10,25 +10,6 @@ from scipy import ndimage
 MAX_COSINE = 1e-3
 
 
-# Affines that differ by less describe one grid, in mm.
-SAME_GRID_MM = 1e-2
-
-
-def is_same_grid(
-    shape: tuple[int, ...], affine: np.ndarray, other: tuple[int, ...], other_affine: np.ndarray
-) -> bool:
-    """
-    Tell whether two images have their voxels at the same places.
-
-    Examples
-    --------
-    >>> is_same_grid((9, 9, 5, 1), np.eye(4), (9, 9, 5), np.eye(4))
-    True
-    """
-    close = np.allclose(affine, other_affine, atol=SAME_GRID_MM)
-    return bool(tuple(shape[:3]) == tuple(other[:3]) and close)
-
-
 def is_sheared(affine: np.ndarray) -> bool:
     """
     Tell whether the axes of a grid are not at right angles, as in CT with a tilted gantry.

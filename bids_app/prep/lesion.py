@@ -92,6 +92,18 @@ def usable_voxels(lesion: SimpleITK.Image) -> SimpleITK.Image:
     return dilate(lesion, COST_MARGIN_MM) == 0
 
 
+def usable_for_affine(usable: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.Image:
+    """
+    Give the mask, on the grid of ``moving``, of what counts in the cost of an affine.
+
+    Without the brain's outline an affine has no hold: only what is inside is left out.
+    """
+    counted = SimpleITK.Resample(
+        usable, moving, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor, 0
+    )
+    return SimpleITK.Cast(SimpleITK.Or(counted != 0, moving == 0), SimpleITK.sitkFloat32)
+
+
 def fill(
     moving: SimpleITK.Image, template: SimpleITK.Image, usable: SimpleITK.Image, found: Deformation
 ) -> SimpleITK.Image:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LIKE_T1W = frozenset({'T1w', 'T1Gd', 'DCE'})
+"""Contrasts in which white matter is brighter than grey, as in the templates."""
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -29,7 +32,7 @@ class Modality:
     @property
     def like_t1w(self) -> bool:
         """Whether white matter is brighter than grey, as in the templates."""
-        return self.contrast in {'T1w', 'T1Gd'}
+        return self.contrast in LIKE_T1W
 
 
 MR: dict[str, Modality] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
+from ..config import REGISTRATION_QUALITIES
 from ..errors import BadDataError, UsageError
 from . import antspy, greedy
 from .lesion import keep_volume, read_lesion, usable_voxels
@@ -15,7 +16,6 @@ from .resample import coarsen, read_itk
 from .transforms import Deformation, jacobian, write_deformation
 
 ENGINES = {'greedy': greedy.estimate, 'ants': antspy.estimate}
-REGISTRATION_QUALITIES = ('fast', 'standard', 'precise')
 CONTRASTS = ('same', 'other')
 
 # Brains that share less than this (Dice) are not registered.

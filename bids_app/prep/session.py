@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..compute.images import read_header
+from ..compute.images import is_same_grid, read_header
 from ..config import RunConfig
 from ..errors import BadDataError
 from ..inputs.collect import (
@@ -17,7 +17,6 @@ from ..inputs.collect import (
     find_user_mask,
 )
 from .brainmask import is_whole_head
-from .grids import is_same_grid
 from .modalities import CT, CT_QUERY, MR, Modality
 
 Warn = Callable[[str], None]

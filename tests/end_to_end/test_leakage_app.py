@@ -52,19 +52,7 @@ def files_of(folder):
     return sorted(str(name) for name in names if name.parts[0] != 'logs')
 
 
-def validate(folder):
-    done = subprocess.run(
-        ['bids-validator-deno', str(folder), '--format', 'json'],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
-    )
-    issues = json.loads(done.stdout)['issues']['issues']
-    return [issue for issue in issues if issue['severity'] == 'error']
-
-
-def test_first_run_second_run_and_group(slab):
+def test_first_run_second_run_and_group(slab, validate):
     before = checksums(slab.root, '**/*')
     first, out = participant(slab)
     assert first.returncode == 0, first.stderr

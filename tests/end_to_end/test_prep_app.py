@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,18 +33,6 @@ def run(root, *flags):
     )
     assert 'Traceback' not in done.stdout + done.stderr
     return done
-
-
-def validate(folder):
-    done = subprocess.run(
-        ['bids-validator-deno', str(folder), '--format', 'json'],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
-    )
-    issues = json.loads(done.stdout)['issues']['issues']
-    return [issue for issue in issues if issue['severity'] == 'error']
 
 
 def every_second_voxel(image):
@@ -162,7 +149,7 @@ def test_numbers_and_sidecars(stroke):
     assert 'lesion was left out' in (stroke / 'out/CITATION.md').read_text()
 
 
-def test_output_is_valid_and_repeatable(stroke):
+def test_output_is_valid_and_repeatable(stroke, validate):
     assert validate(stroke / 'out') == []
 
     def checksums():
@@ -198,7 +185,7 @@ def test_damaged_image_fails_alone_and_is_named(stroke, tmp_path):
     assert not list(anat.glob('*FLAIR*'))
 
 
-def test_head_ct(tmp_path, shared_data):
+def test_head_ct(tmp_path, shared_data, validate):
     folder = tmp_path / 'bids/sub-01/ct'
     folder.mkdir(parents=True)
     (tmp_path / 'bids/dataset_description.json').write_text(

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK
 from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -214,7 +214,7 @@ def test_one_volume_in_four_dimensions_goes_the_same_way(subject, expected):
 
 
 def itk_affine(path):
-    image = sitk.ReadImage(str(path))
+    image = SimpleITK.ReadImage(str(path))
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK
 from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -213,7 +213,7 @@ def test_the_file_means_the_same_everywhere(pair, tmp_path):
     points = np.random.default_rng(0).uniform(-70, 70, (20, 3))
     np.testing.assert_allclose(apply_affine(found, points), apply_affine(truth, points), atol=1.0)
     np.testing.assert_allclose(load(path, fmt='itk').matrix, found, atol=1e-5)
-    transform = sitk.ReadTransform(str(path))
+    transform = SimpleITK.ReadTransform(str(path))
     for point in points:
         moved = transform.TransformPoint((RAS_TO_LPS[:3, :3] @ point).tolist())
         np.testing.assert_allclose(
@@ -230,8 +230,10 @@ def test_the_file_means_the_same_everywhere(pair, tmp_path):
     inner = np.zeros(target.shape, bool)
     inner[6:-6, 6:-6, 6:-6] = True
     np.testing.assert_allclose(warped[inner], expected[inner], atol=0.05)
-    by_itk = sitk.Resample(*(sitk.ReadImage(str(p)) for p in (moving, fixed)), transform)
-    np.testing.assert_allclose(sitk.GetArrayFromImage(by_itk).T[inner], expected[inner], atol=0.05)
+    by_itk = SimpleITK.Resample(*(SimpleITK.ReadImage(str(p)) for p in (moving, fixed)), transform)
+    np.testing.assert_allclose(
+        SimpleITK.GetArrayFromImage(by_itk).T[inner], expected[inner], atol=0.05
+    )
     # The other way round, by ANTs' own inversion, which antspyx allows for .mat only.
     register_rigid(moving, fixed, tmp_path / 'to_fixed.mat')
     np.testing.assert_allclose(read_rigid(tmp_path / 'to_fixed.mat'), found, atol=1e-9)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import nibabel as nib
 import numpy as np
 
-from ...compute.images import Frames, read_image, read_mask, read_volume
+from ...compute.images import Frames, is_same_grid, read_image, read_mask, read_volume
 from ...config import RunConfig
 from ...errors import BadDataError, MissingInputError
 from ...inputs.collect import (
@@ -196,7 +196,6 @@ def _tumour(series: DceSeries, masks: Path, run: RunConfig) -> np.ndarray:
             f'{series.image.stem}_label-tumor_mask.nii.gz, all zero where there is no tumour.'
         )
     image, data = read_volume(path)
-    same = np.allclose(image.affine, series.nifti.affine, atol=1e-2)
-    if data.shape != series.brain.shape or not same:
+    if not is_same_grid(data.shape, image.affine, series.brain.shape, series.nifti.affine):
         raise BadDataError(f'{path} lies on another grid than {series.image.path}: resample it.')
     return np.asarray(data > 0.5)
