@@ -169,6 +169,7 @@ def _climb(here: list[Head], there: list[Head], start: np.ndarray, levels: range
     transform = _euler(start, here[0].centre)
     for level in levels:
         first, second = here[level], there[level]
+        before = _matrix(transform)
         method = SimpleITK.ImageRegistrationMethod()
         # Work units add up in the order in which they end: with two, bytes differ between runs.
         method.SetNumberOfWorkUnits(1)
@@ -194,6 +195,9 @@ def _climb(here: list[Head], there: list[Head], start: np.ndarray, levels: range
         except RuntimeError:
             # ITK refuses to start at, and gives up on, positions where too few samples overlap.
             return start
+        # The first steps are long enough to leave a place that fits well already.
+        if score(first, second, _matrix(transform)) < score(first, second, before):
+            transform = _euler(before, here[0].centre)
     return _matrix(transform)
 
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from bids_app.errors import BadDataError
+from bids_app.prep.brainmask import mask_brain
 from bids_app.prep.rigid import read_rigid, register_rigid
 
 RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
@@ -174,6 +175,22 @@ def test_both_directions_agree(shared_data, tmp_path):
     points = np.random.default_rng(0).uniform(-80, 80, (200, 3))
     assert np.linalg.norm(apply_affine(around, points) - points, axis=1).max() < 0.5
     assert numbers['overlap'] > 0.9
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize('subject', ['TCGACS4942', 'TCGAHT7694'])
+def test_what_is_aligned_already_stays(shared_data, tmp_path, subject):
+    """The long first steps left six of 26 patients with thick slices for a worse place."""
+    stem = shared_data / f'lgg/sub-{subject}/anat/sub-{subject}'
+    t1w = nib.load(f'{stem}_T1w.nii.gz')
+    mask = mask_brain(t1w.get_fdata(dtype=np.float32), t1w.affine, Path('t1w'), 'T1w').mask
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), t1w.affine), tmp_path / 'mask.nii.gz')
+    found = register_rigid(
+        Path(f'{stem}_FLAIR.nii.gz'), Path(f'{stem}_T1w.nii.gz'), tmp_path / 'to_t1w.txt',
+        fixed_mask=tmp_path / 'mask.nii.gz',
+    )  # fmt: skip
+    assert found['shift_mm'] < 1.0
+    assert found['rotation_deg'] < 1.0
 
 
 def blob_head(shape=(38, 46, 38), spacing=5.0, seed=0):
