@@ -1,0 +1,1 @@
+"""nnU-Net as a library: trained models, prediction, planning and training."""

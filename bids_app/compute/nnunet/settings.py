@@ -1,0 +1,86 @@
+"""How long and how a network is trained, and in which numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+BF16_FLAGS: Final = frozenset({'avx512_bf16', 'amx_bf16'})
+CPU_FLAGS: Final = Path('/proc/cpuinfo')
+MIN_BF16_SIDE: Final = 3
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """
+    Settings of a training.
+
+    Attributes
+    ----------
+    epochs, iterations : int
+        Most epochs, and batches in each.
+    minutes : float or None
+        Time after which the training ends; the learning rate falls to 0 by then.
+    optimizer : str
+        ``adamw``, better in short runs, or ``sgd``, which nnU-Net uses.
+    learning_rate, weight_decay : float
+        At the start.
+    warmup : int
+        Batches over which the learning rate rises.
+    dropout : float
+        Probability that a channel is left out of a patch.
+    foreground : float
+        Share of patches that are centred on a labelled voxel.
+    validation_patches : int
+        Fixed patches that each epoch is validated on.
+    workers : int
+        Processes that make batches; 0 is one thread.
+    seed : int
+        Of everything.
+    """
+
+    epochs: int = 100
+    iterations: int = 100
+    minutes: float | None = None
+    optimizer: str = 'adamw'
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    dropout: float = 0.3
+    foreground: float = 0.5
+    validation_patches: int = 16
+    workers: int = 0
+    seed: int = 1
+
+
+def autocast_type(device: torch.device, coarsest: int) -> torch.dtype | None:
+    """
+    Choose the shorter floating point type that the processor computes with, if it has one.
+
+    Parameters
+    ----------
+    device : torch.device
+        CPU or CUDA.
+    coarsest : int
+        Shortest side of a patch at the network's lowest resolution, in voxels.
+
+    Returns
+    -------
+    torch.dtype or None
+        ``float16`` on CUDA, where gradients are scaled; ``bfloat16`` on CPUs that multiply it
+        in hardware; None where it would be emulated, or comes out wrong.
+    """
+    if device.type == 'cuda':
+        return torch.float16
+    # On maps of two voxels, oneDNN's bfloat16 gradient of a kernel of three reads memory that
+    # nobody wrote (torch 2.13): now and then it is NaN, and so is the network from then on.
+    if coarsest < MIN_BF16_SIDE:
+        return None
+    try:
+        flags = set(CPU_FLAGS.read_text().partition('flags')[2].partition('\n')[0].split())
+    except OSError:
+        return None
+    return torch.bfloat16 if flags & BF16_FLAGS else None
