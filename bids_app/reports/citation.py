@@ -100,13 +100,19 @@ def format_reference(fields: dict[str, str]) -> str:
     >>> format_reference({'author': 'Patlak, Clifford S. and Blasberg, Ronald G.', 'title': 'T',
     ...                   'journal': 'J', 'year': '1983', 'volume': '3', 'pages': '1-7'})
     'Patlak CS, Blasberg RG. T. *J*. 1983;3:1–7.'
+    >>> format_reference({'author': 'Çiçek, Özgün', 'title': 'The {3D U-Net}', 'year': '2016',
+    ...                   'booktitle': 'B', 'pages': '424--432'})
+    'Çiçek Ö. The 3D U-Net. In: *B*. 2016:424–432.'
     """
     where = fields['year']
     if 'volume' in fields:
         where += f';{fields["volume"]}' + (f'({fields["number"]})' if 'number' in fields else '')
     if 'pages' in fields:
-        where += ':' + fields['pages'].replace('-', '–')
-    text = f'{_authors(fields["author"])}. {fields["title"]}. *{fields["journal"]}*. {where}.'
+        where += ':' + fields['pages'].replace('--', '-').replace('-', '–')
+    source = f'*{fields["journal"]}*' if 'journal' in fields else f'In: *{fields["booktitle"]}*'
+    # Braces keep capitals in BibTeX and mean nothing to readers.
+    title = fields['title'].replace('{', '').replace('}', '')
+    text = f'{_authors(fields["author"])}. {title}. {source}. {where}.'
     if doi := fields.get('doi'):
         # Angle brackets in old DOIs would end a Markdown link.
         address = doi.replace('<', '%3C').replace('>', '%3E')

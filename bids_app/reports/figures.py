@@ -10,7 +10,9 @@ import numpy as np
 
 from ..compute.images import read_image
 from ..errors import MissingInputError, UsageError
+from ..outputs.page import number, unit
 from ..prep.spaces import Space, TemplateFiles, find_template, parse_spaces
+from .captions import convention_text
 from .collect import NATIVE, RoomRun, Written
 from .mosaics import (
     BRAIN_COLOR,
@@ -20,11 +22,9 @@ from .mosaics import (
     Layer,
     Mosaic,
     Picture,
-    convention_text,
     draw_mosaic,
     window_of,
 )
-from .page import number, unit
 from .slices import View, Volume, canonical, choose_view
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 SLICES = 12
 """Slices of a mosaic: two rows."""
+
+MOSAICS = ('anatomy', 'map', 'mask')
+"""Kinds of output that are drawn as one mosaic."""
 
 CHECK_SLICES = 6
 TISSUE_COLOR = '#ff8c1a'

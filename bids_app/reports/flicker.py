@@ -10,18 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .mosaics import Contour, Mosaic, Picture, convention_text, draw_planes
-from .slices import View, Volume, choose_view
+from .captions import convention_text
+from .mosaics import Contour, Mosaic, Picture, draw_planes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
-AXIAL_SLICES, OTHER_SLICES = 6, 3
-
-# Planes with less brain than this across, as those through a thin slab, show nothing.
-MIN_EXTENT_MM = 40.0
+    from .slices import View, Volume
 
 
 @dataclass(frozen=True)
@@ -63,37 +58,6 @@ class Shown:
     label: str
     volume: Volume
     window: tuple[float, float]
-
-
-def plane_views(volume: Volume, inside: np.ndarray) -> list[list[View]]:
-    """
-    Choose slices in three planes, for two rows: axial; coronal and sagittal.
-
-    Parameters
-    ----------
-    volume : Volume
-        Gives the grid.
-    inside : ndarray of bool, shape (x, y, z)
-        Brain.
-
-    Returns
-    -------
-    list of list of View
-        Without planes across which there is hardly any brain.
-    """
-    rows = []
-    for axes, count in (((2,), AXIAL_SLICES), ((1, 0), OTHER_SLICES)):
-        views = [choose_view(volume, inside, count, axis=axis) for axis in axes]
-        rows.append([view for view in views if _smallest_side_mm(volume, view) >= MIN_EXTENT_MM])
-    return [row for row in rows if row] or [[choose_view(volume, inside, AXIAL_SLICES)]]
-
-
-def _smallest_side_mm(volume: Volume, view: View) -> float:
-    sides = [
-        len(range(*part.indices(length))) * zoom
-        for part, length, zoom in zip(view.box, volume.data.shape, volume.zooms, strict=True)
-    ]
-    return min(side for axis, side in enumerate(sides) if axis != view.axis)
 
 
 def draw_frame(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..outputs.charts import PLOT_LEFT, PLOT_RIGHT, Dot, StripChart, Tick, make_scale, padded
+from ..outputs.page import COUNT, number, unit
 from ..outputs.spec import Metric, all_specs
-from .charts import PLOT_LEFT, PLOT_RIGHT, Dot, StripChart, Tick, make_scale, padded
 from .collect import MISSING, as_number, bare_label
-from .page import markdown, number, unit, write_page
+from .page import markdown, write_page
 from .runlog import read_logs
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def _strip(
 ) -> StripChart:
     # The lowest dot keeps clear of the groups' names.
     y = make_scale(padded([value for _, value in points]), HEIGHT - BOTTOM - DOT_STEP, TOP, 4)
+    if metric.units == COUNT:
+        y = replace(y, ticks=tuple(tick for tick in y.ticks if tick == round(tick)))
     room = (WIDTH - PLOT_LEFT - PLOT_RIGHT) / len(names)
     centres = {name: PLOT_LEFT + (index + 0.5) * room for index, name in enumerate(names)}
     dots: list[Dot] = []

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .slices import CONVENTION, View, Volume, cut, pixel_mm, slice_positions, tile, tile_corners
+from .captions import FONT, FOOT_SPACE, draw_foot, foot_lines
+from .slices import View, Volume, cut, pixel_mm, slice_positions, tile, tile_corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +34,9 @@ MAX_TILE = 246
 MIN_WIDTH = 338
 """Three such pictures, in their frames, fill the page's width."""
 
-NARROW = 520
 PLANE_GAP = 16
 GAP_SHARE = 0.02
 BAR_SPACE = 92
-FOOT_SPACE = 24
 WEBP_QUALITY = 82
 
 # Shares of the display range: up to the first the anatomy shows alone, from the second on the
@@ -47,7 +46,6 @@ BAR_STEPS = 256
 BAR_BACKGROUND = 0.5
 
 INK = '#e8e8e8'
-FONT = 11.0
 BRAIN_COLOR = '#56b4e9'
 MASK_COLOR = '#ff8c1a'
 
@@ -103,6 +101,9 @@ class Mosaic:
 
     legend: bool = True
     """Whether the contours' names stand below."""
+
+    convention: bool = True
+    """Whether a line below says which way round the slices are; their letters are always there."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,7 @@ def _render(mosaic: Mosaic, pixel_ratio: float, room: float) -> tuple[np.ndarray
     bar = BAR_SPACE if mosaic.layer else 0
     layout = _layout(grey.shape, pixel_mm(volume, view), room - bar)
     width = max(MIN_WIDTH, round(layout.picture[0]) + bar)
-    foot = len(_foot_texts(mosaic, width)) + bool(mosaic.contours and mosaic.legend)
-    height = round(layout.picture[1]) + foot * FOOT_SPACE
+    height = round(layout.picture[1]) + foot_lines(mosaic, width) * FOOT_SPACE
     dpi = 72 * pixel_ratio
     figure = Figure(figsize=(width / 72, height / 72), dpi=dpi, facecolor='black')
     canvas = FigureCanvasAgg(figure)
@@ -225,7 +225,7 @@ def _render(mosaic: Mosaic, pixel_ratio: float, room: float) -> tuple[np.ndarray
     _draw_slices(axes, mosaic, grey, layout)
     if mosaic.layer is not None:
         _draw_bar(figure, mosaic.layer, (width, height), layout)
-    _draw_foot(figure, mosaic, (width, height))
+    draw_foot(figure, mosaic, (width, height))
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     return pixels[..., :3], (width, height)
@@ -341,33 +341,6 @@ def _few_ticks() -> Locator:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(5)
-
-
-def _foot_texts(mosaic: Mosaic, width: int) -> list[str]:
-    text = convention_text(mosaic)
-    return text.split(' · ', 1) if width < NARROW else [text]
-
-
-def convention_text(mosaic: Mosaic) -> str:
-    """Line that says which way round the slices are."""
-    plane = mosaic.view.plane
-    side = CONVENTION if plane != 'sagittal' else 'Sagittal slices: the front is on the left'
-    tilt = mosaic.volume.obliquity_deg
-    return f'{side} · {plane}' + (f' · oblique by {tilt:.0f}°' if tilt >= 1 else '')
-
-
-def _draw_foot(figure: Figure, mosaic: Mosaic, size: tuple[int, int]) -> None:
-    width, height = size
-    line = FOOT_SPACE / height
-    style: dict[str, Any] = {'va': 'center', 'fontsize': FONT - 1.5}
-    texts = _foot_texts(mosaic, width)
-    for index, text in enumerate(reversed(texts)):
-        figure.text(8 / width, (index + 0.5) * line, text, color='#b8b8b8', **style)
-    start = 8.0
-    for contour in mosaic.contours if mosaic.legend else ():
-        label = '■ ' + contour.label
-        figure.text(start / width, (len(texts) + 0.5) * line, label, color=contour.color, **style)
-        start += (len(label) + 3) * FONT * 0.52
 
 
 def _encode(pixels: np.ndarray) -> str:

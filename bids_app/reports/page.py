@@ -1,58 +1,17 @@
-"""Pages from templates: one file with everything in it, written in one step."""
+"""Pages of the reports: their filters, and text in Markdown."""
 
 from __future__ import annotations
 
-import math
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
-from ..compute.images import atomic_path
-from ..config import TEMPLATES_DIR
-from .charts import UNITLESS
+from ..outputs.page import fill_page, number, unit
 from .runlog import duration, moment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from jinja2 import Environment
-
-STATEMENT = (
-    'For research use only. neurolesion is not a medical device: its maps and numbers must not '
-    'be used for diagnosis or treatment.'
-)
-
-
-def number(value: float | None) -> str:
-    """
-    Three significant digits, as tables show them.
-
-    Examples
-    --------
-    >>> number(0.012345), number(21543.2), number(None), number(-2.0)
-    ('0.0123', '21,543', '–', '−2')
-    """
-    if value is None or not math.isfinite(value):
-        return '–'
-    if value and (abs(value) >= 1e9 or abs(value) < 1e-4):
-        text = f'{value:.2e}'
-    elif abs(value) >= 1000:
-        text = f'{value:,.0f}'
-    else:
-        text = f'{value:.3g}'
-    return text.replace('-', '−')
-
-
-def unit(text: str) -> str:
-    """
-    Spell a unit as readers write it.
-
-    Examples
-    --------
-    >>> unit('mm3'), unit('arbitrary'), unit('1/min')
-    ('mm³', '', '1/min')
-    """
-    return '' if text in UNITLESS else text.replace('mm3', 'mm³')
+__all__ = ['markdown', 'number', 'unit', 'words', 'write_page']
 
 
 def words(name: str) -> str:
@@ -71,24 +30,6 @@ def words(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES_DIR / 'reports'),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters.update(
-        number=number, unit=unit, words=words, duration=duration, moment=moment
-    )
-    environment.globals.update(statement=STATEMENT, version=__version__)
-    return environment
-
-
 def markdown(text: str) -> str:
     """Markdown as HTML; HTML inside it stays text."""
     from markdown_it import MarkdownIt
@@ -98,23 +39,21 @@ def markdown(text: str) -> str:
 
 def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
     """
-    Fill a template of ``templates/reports`` and put the page in place.
+    Fill a template of ``templates/reports`` with the filters of reports.
 
     Parameters
     ----------
-    path : Path
-        The page; readers see the old one or the new one, never a part.
-    template : str
-        Name of the template.
-    context : dict
-        Its variables.
+    path, template, context
+        As for `fill_page`.
 
     Returns
     -------
     Path
         ``path``.
     """
-    text = _environment().get_template(template).render(context)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode('utf-8'))
-    return path
+    filters: dict[str, Callable[..., str]] = {
+        'words': words,
+        'duration': duration,
+        'moment': moment,
+    }
+    return fill_page(path, template, context, filters)

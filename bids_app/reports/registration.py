@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..compute.images import read_image
+from ..outputs.page import number, unit
 from ..outputs.spec import parse_entities
 from ..prep.cttarget import make_ct_target
 from ..prep.rigid import read_rigid
@@ -24,9 +25,9 @@ from .figures import (
     template_contours,
     warnings_of,
 )
-from .flicker import FlickerView, Reading, Shown, draw_frame, plane_views
+from .flicker import FlickerView, Reading, Shown, draw_frame
 from .mosaics import BRAIN_COLOR, Contour, window_of
-from .page import number, unit
+from .planes import plane_views
 from .slices import Volume, canonical, resample_views
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def count_frames(room: RoomRun) -> int:
     if room.spec.room != PREPARATION:
         return 0
     registered = sum(len(_registered(items)) for items in _template_spaces(room).values())
-    return 2 * (registered + len(_to_images(room)))
+    return 2 * (registered + len(to_images(room)))
 
 
 def registration_views(room: RoomRun, pixel_ratio: float) -> Iterator[FlickerView]:
@@ -222,8 +223,8 @@ def spoken_label(item: Written) -> str:
     )
 
 
-def _to_images(room: RoomRun) -> list[Written]:
-    """List the transforms between images of the session."""
+def to_images(room: RoomRun) -> list[Written]:
+    """List a room's transforms between images of the session."""
     return [
         transform
         for transform in room.transforms
@@ -253,15 +254,16 @@ def alignment_views(
     if room.spec.room != PREPARATION:
         return
     runs = [room, *(other for other in session if other.spec is room.spec and other is not room)]
-    for transform in _to_images(room):
+    for transform in to_images(room):
         from_label, to_label = ends(transform)
-        moving = _find_image(from_label, [room])
-        reference = _find_image(to_label, runs)
+        moving = find_image(from_label, [room])
+        reference = find_image(to_label, runs)
         if moving and reference:
             yield _alignment_view(transform, moving[1], reference, runs, pixel_ratio)
 
 
-def _find_image(label: str, runs: Sequence[RoomRun]) -> tuple[RoomRun, Written] | None:
+def find_image(label: str, runs: Sequence[RoomRun]) -> tuple[RoomRun, Written] | None:
+    """Find the first native image of a name, such as T1Gd, and the run that it belongs to."""
     found = (
         (run, item)
         for run in runs
@@ -280,7 +282,7 @@ def _alignment_view(
 ) -> FlickerView:
     room, fixed = reference
     grid, source = load(fixed), load(moving)
-    brain = _brain_of(fixed, room, grid)
+    brain = brain_of(fixed, room, grid)
     inside = brain if brain is not None else grid.data > grid.data.mean()
     rows = plane_views(grid, inside)
     views = [view for row in rows for view in row]
@@ -306,7 +308,8 @@ def _alignment_view(
     )
 
 
-def _brain_of(item: Written, room: RoomRun, grid: Volume) -> np.ndarray | None:
+def brain_of(item: Written, room: RoomRun, grid: Volume) -> np.ndarray | None:
+    """Brain mask of an image of a room; None where no mask lies on the image's grid."""
     outline = find_outline(item, room.native)
     mask = load(outline) if outline else None
     return mask.data > 0.5 if mask is not None and same_grid(mask, grid) else None

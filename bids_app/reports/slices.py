@@ -158,10 +158,10 @@ def choose_slices(
     if usable.size <= count:
         return tuple(int(index) for index in usable)
     if lesion is None or not lesion.any():
-        return tuple(_evenly(usable, count))
+        return tuple(evenly(usable, count))
     size = np.count_nonzero(largest_component(lesion), axis=rest)
     through = np.flatnonzero(size >= size.max() / 2)
-    wanted = [int(size.argmax()), *_evenly(through, count // 2 - 1)]
+    wanted = [int(size.argmax()), *evenly(through, count // 2 - 1)]
     return tuple(sorted(_spread(wanted, usable, count)))
 
 
@@ -176,7 +176,15 @@ def _spread(fixed: list[int], usable: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-def _evenly(candidates: np.ndarray, count: int) -> list[int]:
+def evenly(candidates: np.ndarray, count: int) -> list[int]:
+    """
+    Take so many of rising numbers, at even distances.
+
+    Examples
+    --------
+    >>> evenly(np.arange(12), 3)
+    [2, 6, 10]
+    """
     if count <= 0 or not candidates.size:
         return []
     # Mid-points of equal parts, so that neither end of the head takes a slice for itself.

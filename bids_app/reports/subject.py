@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cards import MODEL_FIELDS, model_cards
 from .charts import LineChart, line_charts
 from .collect import NATIVE, RoomRun, Session, Written, bare_label, collect_subject
-from .figures import FigureView, fitting_ratio, room_figures, template_checks, warnings_of
+from .figures import MOSAICS, FigureView, fitting_ratio, room_figures, template_checks, warnings_of
 from .flicker import FlickerView
+from .labels import KIND as LABELS
+from .labels import PICTURES, label_figures
 from .page import markdown, write_page
 from .registration import PREPARATION, alignment_views, count_frames, registration_views
 from .runlog import RunLog, read_run_log
+from .tables import TableView, room_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,10 +29,10 @@ _SHOWN_ELSEWHERE = frozenset(
     {
         'Units', 'Sources', 'SpatialReference', 'Description', 'Warnings', 'Type', 'Model',
         'EstimationReference', 'RawSources', 'ModelName', 'ModelVersion', 'WeightsSHA256',
-        'Device', 'SkullStripped',
+        'Device', 'SkullStripped', 'Manual', 'LabelMap',
     }
 )  # fmt: skip
-_PROVENANCE = ('ModelName', 'ModelVersion', 'WeightsSHA256', 'Device')
+_PROVENANCE = (*MODEL_FIELDS, 'Device')
 
 _FIELD_UNITS = {
     'BolusArrivalTime': 's',
@@ -73,6 +76,7 @@ class RoomView:
     figures: list[FigureView]
     flickers: list[FlickerView]
     checks: list[FigureView]
+    tables: list[TableView]
     charts: list[ChartView]
     metrics: list[MetricRow]
     facts: list[tuple[str, str]]
@@ -120,7 +124,7 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
         ),
         'sessions': [view for view in views if view.rooms],
         'methods': markdown(citation.read_text(encoding='utf-8')) if citation.is_file() else '',
-        'models': _model_cards(sessions),
+        'models': model_cards(sessions),
         'files': [
             (session.label, [path.relative_to(output_dir).as_posix() for path in session.files])
             for session in sessions
@@ -131,13 +135,11 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
 
 def _count_pictures(sessions: list[Session]) -> int:
     rooms = [room for session in sessions for room in session.rooms]
-    mosaics = [
-        item
-        for room in rooms
-        for item in room.native.values()
-        if (item.output.display or {}).get('kind', 'outline') != 'outline'
+    kinds = [
+        (item.output.display or {}).get('kind') for room in rooms for item in room.native.values()
     ]
-    return len(mosaics) + sum(count_frames(room) for room in rooms)
+    mosaics = sum(kind in MOSAICS for kind in kinds) + PICTURES * kinds.count(LABELS)
+    return mosaics + sum(count_frames(room) for room in rooms)
 
 
 def _session_view(session: Session, ratio: float) -> SessionView:
@@ -156,12 +158,13 @@ def _room_view(room: RoomRun, session: Session, anchor: str, ratio: float) -> Ro
         run=', '.join(room.run),
         sources=_unique(source for item in items for source in _raw_sources(item)),
         warnings=_unique(text for item in items for text in warnings_of(item)),
-        figures=list(room_figures(room, ratio)),
+        figures=[*label_figures(room, session.rooms, ratio), *room_figures(room, ratio)],
         flickers=[
             *alignment_views(room, session.rooms, ratio),
             *registration_views(room, ratio),
         ],
         checks=[] if prepares else list(template_checks(room, ratio)),
+        tables=list(room_tables(room)),
         charts=_charts(room),
         metrics=[
             MetricRow(metric, room.metrics.get(metric.name))
@@ -263,14 +266,3 @@ def _warnings(log: RunLog, views: list[SessionView]) -> list[tuple[str, str]]:
         label = view.title.removeprefix('Session ')
         found += [(label, text) for room in view.rooms for text in room.warnings]
     return list(dict.fromkeys(found))
-
-
-def _model_cards(sessions: list[Session]) -> list[tuple[str, dict[str, Any]]]:
-    """``model.json`` of each room that wrote something: what its weights are and were worth."""
-    rooms = {room.spec.room: room.spec.title for session in sessions for room in session.rooms}
-    cards = []
-    for name, title in rooms.items():
-        card = resources.files('bids_app') / 'analyses' / name / 'model.json'
-        if card.is_file():
-            cards.append((title, json.loads(card.read_text(encoding='utf-8'))))
-    return cards

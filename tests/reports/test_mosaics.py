@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bids_app.reports import mosaics
+from bids_app.reports import captions, mosaics
 from bids_app.reports.slices import View, canonical
 
 
@@ -77,6 +77,6 @@ def test_values_above_the_range_take_the_top_colour():
 def test_convention_names_plane_and_tilt():
     volume, _ = one_slice('RAS')
     view = View(2, (0,), (slice(None),) * 3)
-    text = mosaics.convention_text(mosaics.Mosaic(volume._replace(obliquity_deg=12.3), view))
+    text = captions.convention_text(mosaics.Mosaic(volume._replace(obliquity_deg=12.3), view))
     assert text.startswith('Radiological')
     assert text.endswith('axial · oblique by 12°')

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from bids_app.config import TEMPLATES_DIR
 from bids_app.outputs.spec import load_spec, output_path
-from bids_app.reports import flicker, registration
+from bids_app.reports import flicker, planes, registration
 from bids_app.reports.collect import NATIVE, collect_subject
 from bids_app.reports.figures import room_figures
 from bids_app.reports.slices import Volume, canonical, resample_views
@@ -231,14 +231,14 @@ def test_slices_through_the_rigid_transform_land_on_the_reference():
     fixed = canonical(head((2.0, 2.0, 2.0), codes='LAS')[0])
     moving = canonical(head((1.5, 1.5, 4.0), FLAIR_MOVE, codes='PSR')[0])
     whole = tuple(slice(0, length) for length in fixed.data.shape)
-    every = flicker.View(2, tuple(range(fixed.data.shape[2])), whole)
+    every = planes.View(2, tuple(range(fixed.data.shape[2])), whole)
     spot = centre_of_spot(fixed.data, 150, fixed.affine)
     assert spot == pytest.approx(SPOT_RAS_MM, abs=0.6)
     aligned = resample_views(moving, fixed, [every], FLAIR_MOVE)
     assert centre_of_spot(aligned.data, 150, fixed.affine) == pytest.approx(spot, abs=0.6)
     wrong = resample_views(moving, fixed, [every], np.linalg.inv(FLAIR_MOVE))
     assert np.linalg.norm(centre_of_spot(wrong.data, 150, fixed.affine) - spot) > 20
-    few = resample_views(moving, fixed, [flicker.View(0, (40,), whole)], FLAIR_MOVE)
+    few = resample_views(moving, fixed, [planes.View(0, (40,), whole)], FLAIR_MOVE)
     assert np.array_equal(few.data[40], aligned.data[40])
     assert not few.data[41:].any()
 
@@ -295,7 +295,7 @@ def test_registered_image_and_template_differ_only_where_they_do(rooms):
     volume = canonical(image)
     brain_path = TEMPLATES_DIR / f'tpl-{NAME}' / f'tpl-{NAME}_res-2_desc-brain_mask.nii.gz'
     brain = canonical(nib.load(brain_path)).data > 0.5
-    ((axial,), others) = flicker.plane_views(volume, brain)
+    ((axial,), others) = planes.plane_views(volume, brain)
     crossed = [bool(ball[:, :, index].any()) for index in axial.indices]
     beyond = [ball.take(i, part.axis).any() for part in others for i in part.indices]
     assert count == sum(crossed) + sum(beyond)
@@ -316,7 +316,7 @@ def test_second_frame_is_the_template(rooms):
     original = canonical(template())
     brain_path = TEMPLATES_DIR / f'tpl-{NAME}' / f'tpl-{NAME}_res-2_desc-brain_mask.nii.gz'
     brain = canonical(nib.load(brain_path)).data > 0.5
-    rows = flicker.plane_views(original, brain)
+    rows = planes.plane_views(original, brain)
     shown = flicker.Shown('x', original, (0.0, float(np.percentile(original.data[brain], 99.5))))
     plain = pixels(flicker.draw_frame(shown, rows, (), RATIO).picture)
     drawn = pixels(view.frames[1].picture)[:, : plain.shape[1]]
@@ -423,5 +423,5 @@ def test_thin_slab_is_cut_in_one_plane_only():
     data = np.zeros((80, 90, 5), np.float32)
     data[10:70, 10:80] = 1
     volume = Volume(data, (2.5, 2.5, 5.0), np.diag([2.5, 2.5, 5.0, 1.0]), 0.0)
-    rows = flicker.plane_views(volume, data > 0)
+    rows = planes.plane_views(volume, data > 0)
     assert [[view.plane for view in row] for row in rows] == [['axial']]

@@ -1,0 +1,320 @@
+"""Label maps over the session's images: which colour is what, and how much of it there is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..outputs.spec import parse_entities
+from ..prep.rigid import read_rigid
+from .captions import convention_text
+from .collect import RoomRun, Written, as_number, read_table
+from .figures import FigureView, display_window, load, of_kind, same_grid, warnings_of
+from .mosaics import Contour, Mosaic, draw_planes
+from .page import number
+from .planes import plane_views
+from .registration import (
+    PREPARATION,
+    brain_of,
+    ends,
+    image_label,
+    spoken_label,
+    to_images,
+)
+from .slices import View, Volume, resample_views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+KIND = 'labels'
+
+BACKGROUNDS = ('FLAIR', 'T1Gd')
+"""Images over which labels are drawn, each by itself: edema shows on one, uptake on the other."""
+
+SUBSTITUTES = ('T1w', 'T2w', 'ct')
+"""The first of these that there is stands in where neither is."""
+
+# Okabe's and Ito's colours, those that are dark on black last.
+CYCLE = ('#56b4e9', '#e69f00', '#009e73', '#f0e442', '#d55e00', '#cc79a7', '#0072b2')
+
+MOST_NAMED = 12
+"""Longest legend; labels beyond it are counted together."""
+
+PICTURES = 4
+"""What the pictures of one map weigh, in mosaics."""
+
+NOTHING = 'Nothing was found: no voxel of this map has a label.'
+
+_SLICES = (
+    'Axial slices without and with the labels, then coronal and sagittal ones; most go through '
+    'the largest labelled region.'
+)
+_COLOR = re.compile(r'#[0-9a-fA-F]{6}')
+
+
+class Label(NamedTuple):
+    """One value of a label map."""
+
+    value: int
+    name: str
+    color: str
+
+
+class _Background(NamedTuple):
+    """An image below the labels."""
+
+    item: Written
+    volume: Volume
+    """On its own grid."""
+
+    window: tuple[float, float]
+    matrix: np.ndarray | None = None
+    """Takes points of the map's world to the image's; None where both share their voxels."""
+
+
+class _Image(NamedTuple):
+    """An image of the session with its brain."""
+
+    run: RoomRun
+    item: Written
+    volume: Volume
+    brain: np.ndarray | None
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Values drawn black and white."""
+        return display_window(self.item, self.volume, self.inside)
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Brain, or what is brighter than the mean."""
+        found = (
+            self.brain if self.brain is not None else self.volume.data > self.volume.data.mean()
+        )
+        return np.asarray(found)
+
+
+def read_labels(path: Path, values: Sequence[int]) -> list[Label]:
+    """
+    Names and colours of a map's labels, from the nearest ``dseg.tsv`` as BIDS inherits it.
+
+    Parameters
+    ----------
+    path : Path
+        The map; tables in its folder and above, up to the root of the dataset, may apply.
+    values : sequence of int
+        Values in the map; those that no table names get their number as name.
+
+    Returns
+    -------
+    list of Label
+        By value, without the background: those of the table, be they in the map or not, then
+        the others.
+    """
+    table = _find_table(path)
+    found: dict[int, Label] = {}
+    for row in read_table(table) if table else []:
+        value = as_number(row.get('index'))
+        if value is None or value == 0:
+            continue
+        color = row.get('color') or ''
+        found[int(value)] = Label(
+            int(value),
+            row.get('name') or row.get('abbreviation') or f'Label {value:g}',
+            color.lower() if _COLOR.fullmatch(color) else CYCLE[len(found) % len(CYCLE)],
+        )
+    for value in values:
+        color = CYCLE[len(found) % len(CYCLE)]
+        found.setdefault(value, Label(value, f'Label {value}', color))
+    return [found[value] for value in sorted(found)]
+
+
+def _find_table(path: Path) -> Path | None:
+    wanted = parse_entities(path).items()
+    # Datatype, session where there is one, subject, and the root of the dataset.
+    depth = next((i for i, up in enumerate(path.parents) if up.name.startswith('sub-')), -1) + 2
+    for folder in path.parents[:depth]:
+        for table in sorted(folder.glob('*dseg.tsv')):
+            named = parse_entities(table) | {'extension': parse_entities(path)['extension']}
+            if named.items() <= wanted:
+                return table
+    return None
+
+
+def label_figures(
+    room: RoomRun, session: Sequence[RoomRun], pixel_ratio: float
+) -> Iterator[FigureView]:
+    """
+    Each label map of a room in native space over images of its session, in three planes.
+
+    Parameters
+    ----------
+    room : RoomRun
+        Files of one room and run.
+    session : sequence of RoomRun
+        All rooms and runs of the session: preparation has the images.
+    pixel_ratio : float
+        Picture pixels per CSS pixel.
+
+    Yields
+    ------
+    FigureView
+        One for each image.
+    """
+    for item in of_kind(room.native, KIND):
+        grid = load(item)
+        values = np.rint(grid.data).astype(np.int32)
+        contours = label_contours(item.path, values, grid)
+        own, prepared = _images([room]), _images([run for run in session if _prepares(run)])
+        fitting = [image for image in (*own, *prepared) if same_grid(image.volume, grid)]
+        lesion = values != 0
+        rows = plane_views(grid, fitting[0].inside | lesion if fitting else lesion, lesion)
+        backgrounds = _backgrounds(own, prepared, grid) or [_black(item, grid)]
+        for index, background in enumerate(backgrounds):
+            figure = _figure(item, grid, background, rows, contours, pixel_ratio)
+            if index > 0:
+                words = '' if contours else NOTHING
+                figure = replace(figure, description=words, warnings=())
+            yield figure
+
+
+def _prepares(run: RoomRun) -> bool:
+    return run.spec.room == PREPARATION
+
+
+def _images(runs: Sequence[RoomRun]) -> list[_Image]:
+    """Native images of some runs, those that others are aligned to first."""
+    found = []
+    for run in runs:
+        for item in of_kind(run.native, 'anatomy'):
+            volume = load(item)
+            found.append(_Image(run, item, volume, brain_of(item, run, volume)))
+    targets = {ends(transform)[1] for run in runs for transform in to_images(run)}
+    return sorted(found, key=lambda image: image_label(image.item) not in targets)
+
+
+def _backgrounds(
+    own: Sequence[_Image], prepared: Sequence[_Image], grid: Volume
+) -> list[_Background]:
+    """Choose the images to draw labels over: the room's own, else those of preparation."""
+    for image in own:
+        if same_grid(image.volume, grid):
+            return [_Background(image.item, image.volume, image.window)]
+    placed = [found for image in prepared if (found := _place(image, prepared, grid)) is not None]
+    by_name: dict[str, _Background] = {}
+    for found in placed:
+        by_name.setdefault(image_label(found.item), found)
+    wanted = [by_name[name] for name in BACKGROUNDS if name in by_name]
+    return wanted or [by_name[name] for name in SUBSTITUTES if name in by_name][:1]
+
+
+def _place(image: _Image, prepared: Sequence[_Image], grid: Volume) -> _Background | None:
+    """Bring an image to the map's world; None where nobody knows how."""
+    name = image_label(image.item)
+    for transform in to_images(image.run):
+        start, target = ends(transform)
+        if start == name and any(
+            image_label(other.item) == target and same_grid(other.volume, grid)
+            for other in prepared
+        ):
+            # Images that share a grid may still lie apart: the head moved between them.
+            matrix = read_rigid(transform.path)
+            return _Background(image.item, image.volume, image.window, matrix)
+    if same_grid(image.volume, grid):
+        return _Background(image.item, image.volume, image.window)
+    return None
+
+
+def _black(item: Written, grid: Volume) -> _Background:
+    return _Background(item, grid._replace(data=np.zeros_like(grid.data)), (0.0, 1.0))
+
+
+def label_contours(path: Path, values: np.ndarray, grid: Volume) -> list[Contour]:
+    """
+    Regions of a label map as a mosaic draws them, named with their volumes.
+
+    Parameters
+    ----------
+    path : Path
+        The map.
+    values : ndarray of int, shape (x, y, z)
+        Its labels in RAS+ order.
+    grid : Volume
+        Gives the size of voxels.
+
+    Returns
+    -------
+    list of Contour
+        By value; none for an empty map. In long legends the largest alone are named, and labels
+        that are absent have no place.
+    """
+    present, counts = np.unique(values[values != 0], return_counts=True)
+    if not present.size:
+        return []
+    voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
+    volumes = {
+        int(value): int(count) * voxel_ml for value, count in zip(present, counts, strict=True)
+    }
+    labels = read_labels(path, list(volumes))
+    if len(labels) > MOST_NAMED:
+        labels = [label for label in labels if label.value in volumes]
+    largest = sorted(volumes, key=lambda value: -volumes[value])[:MOST_NAMED]
+    contours = []
+    for label in labels:
+        named = len(labels) <= MOST_NAMED or label.value in largest
+        text = f'{label.name}: {number(volumes.get(label.value, 0.0))} mL' if named else ''
+        region = (values == label.value).astype(np.float32)
+        contours.append(Contour(region, label.color, text, filled=True))
+    return contours
+
+
+def _figure(
+    item: Written,
+    grid: Volume,
+    background: _Background,
+    rows: Sequence[Sequence[View]],
+    contours: Sequence[Contour],
+    pixel_ratio: float,
+) -> FigureView:
+    volume = background.volume
+    if background.matrix is not None:
+        views = [view for row in rows for view in row]
+        volume = resample_views(volume, grid, views, background.matrix)
+    window = background.window
+    mosaics = [
+        # The legend has room below the first row, which has the whole width.
+        [Mosaic(volume, view, None, contours, window, index == 0) for view in row]
+        for index, row in enumerate(rows)
+    ]
+    if contours:
+        plain = [Mosaic(volume, view, None, (), window, convention=False) for view in rows[0]]
+        mosaics.insert(0, plain)
+    title = item.output.title
+    if background.item is not item:
+        title += f' on {spoken_label(background.item)}'
+    planes = ', '.join(f'{len(view.indices)} {view.plane}' for row in rows for view in row)
+    legend = '; '.join(contour.label for contour in contours if contour.label) or NOTHING[:-1]
+    return FigureView(
+        title,
+        item.output.description if contours else NOTHING,
+        f'{title}: {planes} slices. {legend}. {convention_text(mosaics[0][0])}.',
+        _note(background, contours),
+        draw_planes(mosaics, pixel_ratio),
+        item.path.name,
+        warnings_of(item),
+    )
+
+
+def _note(background: _Background, contours: Sequence[Contour]) -> str:
+    notes = [_SLICES] if contours else []
+    unnamed = sum(not contour.label for contour in contours)
+    if unnamed:
+        notes.append(f'{unnamed} smaller labels are drawn and not named.')
+    if background.matrix is not None:
+        name = spoken_label(background.item)
+        notes.append(f'{name} was brought onto the grid of the labels by its rigid transform.')
+    return ' '.join(notes)
