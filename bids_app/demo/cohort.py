@@ -60,6 +60,8 @@ class Subject:
     t1_source : str or None
         ``map``: a T1 map on the grid of the T1w; ``vfa``: variable flip angles on the grid of
         the dynamic series; None: nothing, so the app takes its default.
+    sequences : tuple of (str, Framing)
+        Ends of the file names of the other anatomical images, and their grids.
     """
 
     label: str
@@ -70,6 +72,7 @@ class Subject:
     dce: Framing
     protocol: DceProtocol
     t1_source: str | None
+    sequences: tuple[tuple[str, Framing], ...] = ()
 
 
 HEAD_AIM_MM = (0.0, -10.0, -1.0)
@@ -95,6 +98,20 @@ SUBJECTS = (
             ),
         ),
         t1_source='map',
+        sequences=(
+            (
+                'ce-gadolinium_T1w',
+                Framing((96, 120, 104), (2.0, 2.0, 2.0), 'RAS', (3.0, 0.0, 2.0), HEAD_AIM_MM),
+            ),
+            (
+                'FLAIR',
+                Framing((112, 128, 46), (1.8, 1.8, 4.0), 'RAS', (-6.0, 1.0, 0.0), HEAD_AIM_MM),
+            ),
+            (
+                'T2w',
+                Framing((112, 128, 60), (1.8, 1.8, 3.0), 'LPS', (-4.0, 0.0, 0.0), HEAD_AIM_MM),
+            ),
+        ),
     ),
     Subject(
         label='02',
@@ -116,6 +133,16 @@ SUBJECTS = (
             motion=(Episode(28, 3, (-1.2, 0.8, 0.4), (0.5, -0.6, -1.2)),),
         ),
         t1_source='vfa',
+        sequences=(
+            (
+                'ce-gadolinium_T1w',
+                Framing((96, 120, 104), (2.0, 2.0, 2.0), 'LAS', aim_mm=HEAD_AIM_MM),
+            ),
+            (
+                'FLAIR',
+                Framing((112, 128, 46), (1.8, 1.8, 4.0), 'LAS', (5.0, 0.0, 0.0), HEAD_AIM_MM),
+            ),
+        ),
     ),
     Subject(
         label='03',

@@ -9,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_app.analyses.leakage.model.relaxation import spgr_signal
-from bids_app.demo.cohort import SUBJECTS, Framing, Subject, Visit
+from bids_app.demo.anatomy import (
+    SCANNER,
+    aim,
+    named,
+    sample,
+    write_labels,
+    write_sequence,
+    write_t1w,
+)
+from bids_app.demo.cohort import SUBJECTS, Subject, Visit
 from bids_app.demo.dce import (
     DceProtocol,
     TruthMaps,
@@ -17,23 +26,16 @@ from bids_app.demo.dce import (
     add_noise,
     motion_matrices,
     noise_level,
-    relaxation_maps,
     signals,
-    smooth_bias,
     truth_maps,
 )
-from bids_app.demo.grids import Grid, save_image, save_json, save_table, voxel_fractions
-from bids_app.demo.phantom import NAMES, Anatomy, Phantom
+from bids_app.demo.grids import Grid, save_image, save_json, save_table
+from bids_app.demo.phantom import Anatomy, Phantom
 from bids_app.demo.truth import write_truth, write_truth_root
 from bids_app.demo.warp import random_warp, rigid
 from bids_app.errors import CannotCreateError
 
 BIDS_VERSION = '1.11.1'
-T1W_TR_S = 0.012
-T1W_FLIP_ANGLE_DEG = 27.0
-T1W_GAIN = 8_000.0
-T1W_SNR = 45.0
-T1_MAP_NOISE = 0.03
 VFA_FLIP_ANGLES_DEG = (3.0, 8.0, 15.0, 25.0)
 VFA_TR_S = 0.006
 VFA_SNR = 60.0
@@ -43,25 +45,24 @@ TO_USUAL_SIZE = np.diag([0.92, 0.92, 0.92, 1.0])
 VISIT_ROTATION_DEG, VISIT_SHIFT_MM = 5.0, 6.0
 SERIES_ROTATION_DEG, SERIES_SHIFT_MM = 1.2, 1.5
 
-SCANNER = {
-    'Manufacturer': 'Simulated',
-    'ManufacturersModelName': 'neurolesion phantom',
-    'MagneticFieldStrength': 3,
-    'InstitutionName': 'Simulated, no person was scanned',
-}
 README = """\
 # neurolesion demo
 
 A phantom: no person was scanned. Three heads built from the tissue maps of the ICBM 152 average,
-each with its own shape, pose, scan protocol and a leaking ring tumour, scanned by simulated T1w
-and dynamic contrast-enhanced (DCE) sequences with noise and a few moved frames.
+each with its own shape, pose, scan protocol and a leaking ring tumour with edema, scanned by
+simulated anatomical and dynamic contrast-enhanced (DCE) sequences with noise and moved frames.
 
-* sub-01: right frontal tumour, T1 map, images stored as RAS.
-* sub-02: left parietal tumour that shrinks from ses-01 to ses-02, variable flip angles, LAS.
-* sub-03: right temporal tumour, no T1 measurement, T1w stored as PSR, oblique DCE stored as LPS.
+* sub-01: right frontal tumour, T1w before and after contrast agent, FLAIR, T2w, T1 map.
+* sub-02: left parietal tumour that shrinks from ses-01 to ses-02, T1w before and after contrast
+  agent, FLAIR, variable flip angles, LAS.
+* sub-03: right temporal tumour, T1w alone, no T1 measurement, T1w stored as PSR, oblique DCE
+  stored as LPS.
+
+Every sequence has its own grid and a head that moved a little since the one before.
 
 Each subject's DCE sidecar tells the frames' times in another way that the app accepts. The maps
-that the series were simulated from are in the folder `truth` beside this dataset.
+that the series were simulated from, and the labels of the tumour on the T1w, are in the folder
+`truth` beside this dataset.
 """
 BIDSIGNORE = '*_dce.*\nsub-*/ct\nsub-*/ses-*/ct\n'
 
@@ -198,13 +199,6 @@ def _jitter(rng: np.random.Generator, rotation_deg: float, shift_mm: float) -> n
     return rigid(rng.uniform(-rotation_deg, rotation_deg, 3), rng.uniform(-shift_mm, shift_mm, 3))
 
 
-def _aim(framing: Framing, phantom: Phantom) -> Grid:
-    target = phantom.warp.inverse(np.array([framing.aim_mm], dtype=np.float64))[0]
-    # Whole millimetres, as an operator would place the box.
-    x, y, z = (float(value) for value in np.rint(target))
-    return Grid(framing.shape, framing.zooms_mm, framing.orientation, (x, y, z), framing.tilt_deg)
-
-
 def _write_subject(subject: Subject, anatomy: Anatomy, demo: Demo, seed: int) -> None:
     warp = random_warp(_generator(seed, subject, 1)).moved(TO_USUAL_SIZE)
     for number, visit in enumerate(subject.visits):
@@ -215,12 +209,21 @@ def _write_subject(subject: Subject, anatomy: Anatomy, demo: Demo, seed: int) ->
         shift = _jitter(rng, SERIES_ROTATION_DEG, SERIES_SHIFT_MM)
         scanned = Phantom(anatomy, still.warp.moved(shift), visit.lesion, texture_seed)
         folder, prefix = _place(subject, visit)
-        _write_anatomy(subject, still, demo.bids / folder / 'anat' / prefix, rng)
-        grid = _aim(subject.dce, scanned)
+        anat = demo.bids / folder / 'anat' / prefix
+        t1w_grid = aim(subject.t1w, still)
+        fractions = sample(still, t1w_grid)
+        write_t1w(fractions, t1w_grid, anat, rng, with_map=subject.t1_source == 'map')
+        write_labels(demo.truth, folder / 'anat' / prefix, fractions, t1w_grid)
+        other = _generator(seed, subject, 4, number)
+        for name, framing in subject.sequences:
+            moved = _jitter(other, SERIES_ROTATION_DEG, SERIES_SHIFT_MM)
+            shown = Phantom(anatomy, still.warp.moved(moved), visit.lesion, texture_seed)
+            write_sequence(name, shown, aim(framing, shown), anat, other)
+        grid = aim(subject.dce, scanned)
         truth = truth_maps(scanned, grid, rng)
         _write_dce(subject.protocol, truth, grid, demo.bids / folder / 'perf' / prefix, rng)
         if subject.t1_source == 'vfa':
-            _write_vfa(truth, grid, demo.bids / folder / 'anat' / prefix, rng)
+            _write_vfa(truth, grid, anat, rng)
         write_truth(
             demo.truth / folder / 'perf' / prefix, truth, grid, subject.protocol, visit.lesion,
             shift,
@@ -234,44 +237,14 @@ def _place(subject: Subject, visit: Visit) -> tuple[Path, str]:
     return folder, prefix
 
 
-def _write_anatomy(
-    subject: Subject, phantom: Phantom, stem: Path, rng: np.random.Generator
-) -> None:
-    grid = _aim(subject.t1w, phantom)
-    fractions, _ = voxel_fractions(phantom, grid, finest_mm=grid.zooms_mm[0])
-    t1_s, density = relaxation_maps(fractions)
-    signal = spgr_signal(t1_s, density * T1W_GAIN, T1W_TR_S, T1W_FLIP_ANGLE_DEG)
-    image = signal.reshape(grid.shape).astype(np.float32)
-    image *= smooth_bias(grid.shape, 0.12, rng)
-    white = fractions[:, NAMES.index('wm')] > 0.95
-    sigma = float(np.median(image.ravel()[white]) / T1W_SNR)
-    save_image(_named(stem, 'T1w.nii.gz'), add_noise(image, sigma, rng), grid.affine)
-    sequence = {'MRAcquisitionType': '3D', 'PulseSequenceType': 'Spoiled gradient echo'}
-    save_json(
-        _named(stem, 'T1w.json'),
-        {
-            **SCANNER, **sequence, 'RepetitionTimeExcitation': T1W_TR_S,
-            'FlipAngle': T1W_FLIP_ANGLE_DEG, 'EchoTime': 0.003,
-        },
-    )  # fmt: skip
-    if subject.t1_source == 'map':
-        noisy = t1_s * (1 + T1_MAP_NOISE * rng.standard_normal(t1_s.shape, dtype=np.float32))
-        t1_map = np.where(density > 0.1, np.round(noisy, 3), 0).reshape(grid.shape)
-        save_image(_named(stem, 'T1map.nii.gz'), t1_map.astype(np.float32), grid.affine)
-        save_json(
-            _named(stem, 'T1map.json'),
-            {**SCANNER, 'Units': 's', 'EstimationAlgorithm': 'Simulated, with 3 % noise'},
-        )
-
-
 def _write_vfa(truth: TruthMaps, grid: Grid, stem: Path, rng: np.random.Generator) -> None:
     sigma = noise_level(truth, VFA_TR_S, VFA_FLIP_ANGLES_DEG[1], VFA_SNR)
     for number, flip_angle_deg in enumerate(VFA_FLIP_ANGLES_DEG, start=1):
         signal = spgr_signal(truth.t10_s, truth.m0, VFA_TR_S, flip_angle_deg)
         image = add_noise(signal.reshape(grid.shape).astype(np.float32), sigma, rng)
-        save_image(_named(stem, f'flip-{number}_VFA.nii.gz'), image, grid.affine)
+        save_image(named(stem, f'flip-{number}_VFA.nii.gz'), image, grid.affine)
         save_json(
-            _named(stem, f'flip-{number}_VFA.json'),
+            named(stem, f'flip-{number}_VFA.json'),
             {
                 **SCANNER, 'MRAcquisitionType': '3D', 'PulseSequenceType': 'SPGR',
                 'RepetitionTimeExcitation': VFA_TR_S, 'FlipAngle': flip_angle_deg,
@@ -287,9 +260,9 @@ def _write_dce(
     add_motion(series, grid, motion_matrices(protocol, grid))
     sigma = noise_level(truth, protocol.tr_s, protocol.flip_angle_deg, protocol.snr)
     noisy = add_noise(series, sigma, rng)
-    save_image(_named(stem, 'dce.nii.gz'), noisy, grid.affine, protocol.interval_s)
+    save_image(named(stem, 'dce.nii.gz'), noisy, grid.affine, protocol.interval_s)
     save_json(
-        _named(stem, 'dce.json'),
+        named(stem, 'dce.json'),
         {
             **SCANNER, 'MRAcquisitionType': '3D', 'PulseSequenceType': 'Spoiled gradient echo',
             **_timing(protocol), 'RepetitionTimeExcitation': protocol.tr_s,
@@ -303,7 +276,3 @@ def _timing(protocol: DceProtocol) -> dict[str, object]:
     if protocol.timing in {'FrameTimesStart', 'VolumeTiming'}:
         return {protocol.timing: [round(float(time), 3) for time in protocol.times_s]}
     return {protocol.timing: protocol.interval_s}
-
-
-def _named(stem: Path, ending: str) -> Path:
-    return stem.with_name(f'{stem.name}_{ending}')

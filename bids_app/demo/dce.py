@@ -86,7 +86,21 @@ class TruthMaps(NamedTuple):
     brain: np.ndarray  # fraction
 
 
-def _mix(fractions: np.ndarray, values: list[float]) -> np.ndarray:
+def mix(fractions: np.ndarray, values: list[float]) -> np.ndarray:
+    """
+    Average a property over the tissues of each voxel.
+
+    Parameters
+    ----------
+    fractions : ndarray of float32, shape (n_voxels, n_tissues)
+        Tissue fractions.
+    values : list of float
+        The property of each tissue.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_voxels,)
+    """
     return np.asarray(fractions @ np.asarray(values, dtype=np.float32))
 
 
@@ -104,8 +118,8 @@ def relaxation_maps(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     t1_s, proton_density : ndarray of float32, shape (n_voxels,)
         T1 is that of the mean relaxation rate, weighted by proton density.
     """
-    density = _mix(fractions, [tissue.proton_density for tissue in TISSUES.values()])
-    rate = _mix(fractions, [tissue.proton_density / tissue.t1_s for tissue in TISSUES.values()])
+    density = mix(fractions, [tissue.proton_density for tissue in TISSUES.values()])
+    rate = mix(fractions, [tissue.proton_density / tissue.t1_s for tissue in TISSUES.values()])
     visible = density > MIN_PROTON_DENSITY
     t1_s = np.where(visible, density / np.where(visible, rate, 1.0), AIR_T1_S)
     return t1_s.astype(np.float32), density
@@ -132,16 +146,16 @@ def truth_maps(phantom: Phantom, grid: Grid, rng: np.random.Generator) -> TruthM
     """
     fractions, brain = voxel_fractions(phantom, grid)
     tissues = list(TISSUES.values())
-    vp = _mix(fractions, [tissue.vp for tissue in tissues])
-    ve = _mix(fractions, [tissue.ve for tissue in tissues])
+    vp = mix(fractions, [tissue.vp for tissue in tissues])
+    ve = mix(fractions, [tissue.ve for tissue in tissues])
     ring = fractions[:, NAMES.index('ring')]
     varied = np.where(ring > 0, phantom.leak_variation(grid.points_mm()) - 1, 0.0) * ring
-    ktrans = _mix(fractions, [tissue.ktrans for tissue in tissues])
+    ktrans = mix(fractions, [tissue.ktrans for tissue in tissues])
     ktrans = ktrans + varied.astype(np.float32) * TISSUES['ring'].ktrans
     leaks = ktrans >= MIN_KTRANS
     weights = np.array([tissue.vp + tissue.ktrans for tissue in tissues])
-    weighted = _mix(fractions, list(weights * [tissue.delay_s for tissue in tissues]))
-    share = _mix(fractions, list(weights))
+    weighted = mix(fractions, list(weights * [tissue.delay_s for tissue in tissues]))
+    share = mix(fractions, list(weights))
     delay_s = weighted / np.maximum(share, 1e-6)
     t10_s, density = relaxation_maps(fractions)
     return TruthMaps(

@@ -32,23 +32,26 @@ class Tissue(NamedTuple):
     vp: float = 0.0
     ve: float = 0.0
     delay_s: float = 0.0
+    t2_s: float = 0.03
+    agent_mm: float = 0.0  # contrast agent minutes after the injection, mM
 
 
-# T1: Stanisz 2005, Wansapura 1999 and, for tumours, Hattingen 2017, rounded.
+# T1, T2: Stanisz 2005, Wansapura 1999 and, for tumours, Hattingen 2017, rounded; blood that flows
+# is dark on spin echoes, which the T2 of arteries and veins stands for.
 TISSUES: Mapping[str, Tissue] = {
-    'gm': Tissue(1.35, 0.84, vp=0.028, delay_s=1.0),
-    'wm': Tissue(0.85, 0.71, vp=0.013, delay_s=1.5),
-    'csf': Tissue(4.0, 1.0),
-    'artery': Tissue(1.65, 0.85, vp=1 - HEMATOCRIT),
-    'vein': Tissue(1.6, 0.85, vp=1 - HEMATOCRIT, delay_s=6.5),
-    'ring': Tissue(1.5, 0.88, ktrans=0.12, vp=0.025, ve=0.4, delay_s=1.0),
-    'core': Tissue(2.3, 0.95, vp=0.004, delay_s=2.0),
-    'edema': Tissue(1.65, 0.88, vp=0.012, delay_s=1.5),
-    'bone': Tissue(0.7, 0.06, vp=0.002, delay_s=2.0),
-    'marrow': Tissue(0.5, 0.5, vp=0.01, delay_s=2.0),
-    'fat': Tissue(0.38, 0.5, vp=0.005, delay_s=2.0),
-    'muscle': Tissue(1.3, 0.75, ktrans=0.05, vp=0.02, ve=0.12, delay_s=2.0),
-    'skin': Tissue(0.95, 0.55, ktrans=0.06, vp=0.03, ve=0.25, delay_s=2.0),
+    'gm': Tissue(1.35, 0.84, vp=0.028, delay_s=1.0, t2_s=0.1, agent_mm=0.02),
+    'wm': Tissue(0.85, 0.71, vp=0.013, delay_s=1.5, t2_s=0.07, agent_mm=0.01),
+    'csf': Tissue(4.0, 1.0, t2_s=0.8),
+    'artery': Tissue(1.65, 0.85, vp=1 - HEMATOCRIT, agent_mm=0.5),
+    'vein': Tissue(1.6, 0.85, vp=1 - HEMATOCRIT, delay_s=6.5, agent_mm=0.5),
+    'ring': Tissue(1.5, 0.88, 0.12, vp=0.025, ve=0.4, delay_s=1.0, t2_s=0.12, agent_mm=0.45),
+    'core': Tissue(2.3, 0.95, vp=0.004, delay_s=2.0, t2_s=0.4, agent_mm=0.03),
+    'edema': Tissue(1.65, 0.88, vp=0.012, delay_s=1.5, t2_s=0.18, agent_mm=0.01),
+    'bone': Tissue(0.7, 0.06, vp=0.002, delay_s=2.0, t2_s=0.01),
+    'marrow': Tissue(0.5, 0.5, vp=0.01, delay_s=2.0, t2_s=0.05),
+    'fat': Tissue(0.38, 0.5, vp=0.005, delay_s=2.0, t2_s=0.07),
+    'muscle': Tissue(1.3, 0.75, ktrans=0.05, vp=0.02, ve=0.12, delay_s=2.0, agent_mm=0.08),
+    'skin': Tissue(0.95, 0.55, ktrans=0.06, vp=0.03, ve=0.25, delay_s=2.0, agent_mm=0.12),
 }
 NAMES = tuple(TISSUES)
 EXTRACRANIAL = ('bone', 'marrow', 'fat', 'muscle', 'skin')

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bids_app.analyses.tumor.model.labels import BACKGROUND, CLASSES
 from bids_app.demo.dce import (
     R1_RELAXIVITY,
     DceProtocol,
@@ -41,11 +42,12 @@ def write_truth_root(truth: Path) -> None:
             'Authors': ['The neurolesion developers'],
             'GeneratedBy': [{'Name': 'neurolesion-tools demo'}],
             'SourceDatasets': [{'URL': '../bids'}],
+            'DatasetLinks': {'raw': '../bids'},
         },
     )
     (truth / 'README.md').write_text(
         'Maps, masks, arterial curve and motion that the DCE series of ../bids were simulated '
-        'from,\nall on the grid of the series.\n',
+        'from,\nall on the grid of the series, and labels of the tumour on the T1w.\n',
         encoding='utf-8',
     )
     (truth / '.bidsignore').write_text('sub-*/**/perf\nsub-*/perf\n*_dseg.tsv\n', encoding='utf-8')
@@ -54,6 +56,14 @@ def write_truth_root(truth: Path) -> None:
         {
             'index': [str(number) for number in range(len(NAMES) + 1)],
             'name': ['air', *NAMES],
+        },
+    )
+    save_table(
+        truth / 'seg-tumor_dseg.tsv',
+        {
+            'index': [str(BACKGROUND), *(str(label) for label in CLASSES)],
+            'name': ['Background', *(words[0] for words in CLASSES.values())],
+            'abbreviation': ['BG', *(words[1] for words in CLASSES.values())],
         },
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.processing import resample_from_to
+from scipy import ndimage
 
 from bids_app.analyses.leakage.model.aif import parker_aif
 from bids_app.analyses.leakage.model.relaxation import fit_t1_vfa_linear
@@ -262,6 +264,41 @@ def test_blood_in_the_arteries_carries_the_stated_plasma_curve(series):
     assert pure.sum() >= 3
     base = one.data[..., : one.facts['FirstEnhancedFrame']].mean(axis=-1)
     assert one.data[pure].max() > 4 * np.median(base[pure])
+
+
+def medians(demo, name, suffix):
+    """Median of an anatomical image in each part of the tumour and far from it."""
+    folder = Path(*name.split('_'))
+    labels = nib.load(demo.truth / folder / f'anat/{name}_space-orig_seg-tumor_dseg.nii.gz')
+    image = nib.load(demo.bids / folder / f'anat/{name}_{suffix}.nii.gz')
+    moved = resample_from_to(image, labels, order=1).get_fdata()
+    truth = np.asarray(labels.dataobj)
+    # The head moves up to 3 mm between sequences: away from edges that does not matter.
+    parts = {label: ndimage.binary_erosion(truth == label, iterations=1) for label in (1, 2, 3)}
+    return [float(np.median(moved[part])) for part in parts.values() if part.sum() >= 10]
+
+
+@pytest.mark.parametrize('name', ['sub-01', 'sub-02_ses-01'])
+def test_each_sequence_shows_the_tumor_in_its_own_way(demo, name):
+    core, edema, ring = medians(demo, name, 'ce-gadolinium_T1w')
+    assert ring > 1.4 * max(core, edema)
+    core, edema, ring = medians(demo, name, 'T1w')
+    assert core < min(edema, ring)
+    folder = Path(*name.split('_'))
+    flair = nib.load(demo.bids / folder / f'anat/{name}_FLAIR.nii.gz')
+    values = np.asarray(flair.dataobj)
+    _, edema, _ = medians(demo, name, 'FLAIR')
+    assert edema > np.percentile(values, 98)
+
+
+def test_labels_of_the_tumor_shrink_with_it(demo):
+    volumes = []
+    for session in ('01', '02'):
+        name = f'sub-02_ses-{session}'
+        path = demo.truth / f'sub-02/ses-{session}/anat/{name}_space-orig_seg-tumor_dseg.nii.gz'
+        volumes.append(np.bincount(np.asarray(nib.load(path).dataobj).ravel(), minlength=4)[1:])
+    assert (volumes[0] > volumes[1]).all()
+    assert (volumes[1] > 0).all()
 
 
 def test_validator_finds_no_error(demo):
