@@ -30,6 +30,7 @@ BIDS_VERSION = '1.11.1'
 
 REGISTRATION_ENGINES = ('greedy', 'ants')
 REGISTRATION_QUALITIES = ('fast', 'standard', 'precise')
+TUMOR_LABELS = ('brats2023', 'brats2017', 'msd')
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class RunConfig:
     analyses: tuple[str, ...] = ()
     """Names of the rooms to run."""
 
+    analyses_named: bool = True
+    """Whether the user named them; else they are all there are."""
+
     clean_workdir: bool = False
     """Whether the work folder's content is removed before the run."""
 
@@ -112,6 +116,9 @@ class ComputeConfig:
 
     weights_dir: Path | None = None
     """Folder with ``<room>.safetensors`` that replace the embedded weights."""
+
+    tumor_model: Path | None = None
+    """Folder of a trained nnU-Net that replaces the weights of the ``tumor`` room."""
 
     random_seed: int = 20240507
     """Seed of every random step."""
@@ -172,6 +179,37 @@ class LeakageConfig:
 
 
 @dataclass(frozen=True)
+class TumorConfig:
+    """Settings of the ``tumor`` room."""
+
+    labels: str = 'brats2023'
+    """One of `TUMOR_LABELS`: the values written to label maps."""
+
+    mirroring: bool = True
+    """Whether predictions of mirrored images are averaged."""
+
+    step_size: float = 0.5
+    """Step of the sliding window as a share of it, over 0 and at most 1."""
+
+    min_lesion_mm3: float = 50.0
+    """Connected lesions below this volume are dropped, in mm³."""
+
+    folds: tuple[str, ...] = ()
+    """Folds of ``--tumor-model`` that are averaged; empty means all there are."""
+
+    def __post_init__(self) -> None:
+        if self.labels not in TUMOR_LABELS:
+            raise UsageError(
+                f'tumor.labels is {self.labels!r}, which does not exist: choose from '
+                f'{", ".join(TUMOR_LABELS)}.'
+            )
+        if not 0 < self.step_size <= 1:
+            raise UsageError(
+                f'tumor.step_size is {self.step_size:g}: give a share over 0 and at most 1.'
+            )
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run."""
 
@@ -179,6 +217,7 @@ class Config:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     prep: PrepConfig = field(default_factory=PrepConfig)
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
+    tumor: TumorConfig = field(default_factory=TumorConfig)
 
     def to_toml(self) -> str:
         """Give the settings as TOML, for ``logs/<run>.toml``."""
@@ -187,7 +226,7 @@ class Config:
         return tomli_w.dumps(_plain(dataclasses.asdict(self)))
 
 
-ROOM_SECTIONS = {'prep': PrepConfig, 'leakage': LeakageConfig}
+ROOM_SECTIONS = {'prep': PrepConfig, 'leakage': LeakageConfig, 'tumor': TumorConfig}
 
 
 def read_room_settings(path: Path) -> dict[str, dict[str, Any]]:

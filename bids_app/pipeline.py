@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from .prep.spaces import (
 from .prep.workflow import init_anat_wf, init_ct_wf
 
 ROOT = 'neurolesion_wf'
+TO_TEMPLATE = '_to_template'
 POLL_S = 0.2
 
 StatusCallback = Callable[[Node, str], None]
@@ -50,11 +52,24 @@ class Pipeline:
     warnings: list[Warned] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     labels: dict[str, SubjectInputs] = field(default_factory=dict)
+    rooms: set[str] = field(default_factory=set)
+    """Names of the rooms that have something to do."""
+
+    def fail(self, subject: SubjectInputs, room: str, error: NeurolesionError) -> None:
+        """Note that a room cannot run for one session."""
+        self.failures.append(
+            Failure(subject.subject, subject.session, room, 'input', str(error), error.code)
+        )
+
+    def warn(self, subject: SubjectInputs, message: str) -> None:
+        """Note what the user should know of one session."""
+        self.warnings.append(Warned(subject.subject, subject.session, message))
 
     def locate(self, name: str) -> tuple[SubjectInputs, str]:
         """Subject and room of a node, from its full name."""
         parts = name.removeprefix(f'{ROOT}.').split('.')
-        room = parts[1].removesuffix('_wf')
+        # The part of a room that needs the templates is named after the room.
+        room = parts[1].removesuffix('_wf').removesuffix(TO_TEMPLATE)
         return self.labels[parts[0]], 'prep' if room in {'anat', 'normalize', 'ct'} else room
 
     def steps(self) -> list[str]:
@@ -160,31 +175,15 @@ def _init_subject_wf(
     spaces: tuple[tuple[Space, TemplateFiles], ...],
     pipeline: Pipeline,
 ) -> Workflow | None:
-    place = Place(config, spaces)
-
-    def fail(room: str, error: NeurolesionError) -> None:
-        pipeline.failures.append(
-            Failure(subject.subject, subject.session, room, 'input', str(error), error.code)
-        )
-
-    def warn(message: str) -> None:
-        pipeline.warnings.append(Warned(subject.subject, subject.session, message))
-
     try:
-        session = choose_images(subject, config.run, warn)
+        session = choose_images(subject, config.run, partial(pipeline.warn, subject))
     except NeurolesionError as error:
-        fail('prep', error)
+        pipeline.fail(subject, 'prep', error)
         return None
     # A room sees what preparation kept: the image that was chosen, or none.
     subject = replace(subject, images=subject.images | _kept(session, subject))
-    rooms = []
-    for name in config.run.analyses:
-        room = ANALYSES[name]
-        if all(subject.images.get(query) for query in room.required):
-            try:
-                rooms.append(load_function(room.build)(subject, place))
-            except NeurolesionError as error:
-                fail(name, error)
+    place = Place(config, spaces, session)
+    rooms = _init_rooms(subject, place, pipeline)
     preparations = _preparations(session, place)
     if not rooms and not (config.run.prep_only and preparations):
         return None
@@ -194,8 +193,32 @@ def _init_subject_wf(
     workflow.add_nodes(parts)
     for giver, taker in permutations(parts, 2):
         _connect_offered(workflow, giver, taker)
-    pipeline.methods += [part.__desc__ for part in parts]
+    pipeline.methods += [part.__desc__ for part in parts if part.__desc__]
     return workflow
+
+
+def _init_rooms(subject: SubjectInputs, place: Place, pipeline: Pipeline) -> list[Workflow]:
+    """Workflows of the rooms for which a session has enough images."""
+    run = place.config.run
+    rooms: list[Workflow] = []
+    unasked = []
+    for name in run.analyses:
+        room = ANALYSES[name]
+        if room.wants(subject.images, named=run.analyses_named):
+            try:
+                rooms += load_function(room.build)(subject, place)
+                pipeline.rooms.add(name)
+            except NeurolesionError as error:
+                pipeline.fail(subject, name, error)
+        elif room.wants(subject.images, named=True):
+            unasked.append(name)
+    if not rooms and unasked:
+        pipeline.warn(
+            subject,
+            f'{", ".join(unasked)} would do poorly on these images alone and was not run: '
+            'name it with --analyses to run it all the same.',
+        )
+    return rooms
 
 
 def _preparations(session: SessionImages, place: Place) -> list[Workflow]:

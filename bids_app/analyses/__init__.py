@@ -2,5 +2,6 @@
 
 from .analysis import Analysis
 from .leakage import ANALYSIS as LEAKAGE
+from .tumor import ANALYSIS as TUMOR
 
-ANALYSES: dict[str, Analysis] = {room.name: room for room in (LEAKAGE,)}
+ANALYSES: dict[str, Analysis] = {room.name: room for room in (LEAKAGE, TUMOR)}

@@ -18,18 +18,16 @@ from ..config import (
     ROOM_SECTIONS,
     ComputeConfig,
     Config,
-    LeakageConfig,
     PrepConfig,
     RunConfig,
     read_room_settings,
 )
 from ..errors import ExitCode, UsageError
 from ..inputs.collect import read_filters
-from .values import fraction, memory_gb, number, positive, session_label, subject_label
+from .room_options import add_room_options
+from .values import memory_gb, positive, session_label, subject_label
 
 LEVELS = ('participant', 'group')
-KINETIC_MODELS = ('patlak', 'tofts', 'etofts', '2cxm', '2cum')
-AIF_CHOICES = ('auto', 'detect', 'parker', 'georgiou')
 
 DESCRIPTION = (
     'Turn raw brain MRI and CT of a BIDS dataset into lesion derivatives. '
@@ -157,65 +155,6 @@ def _add_prep_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('room leakage')
-    off = argparse.SUPPRESS
-    group.add_argument(
-        '--leakage-no-moco',
-        dest='leakage_moco',
-        action='store_false',
-        default=off,
-        help='do not align the frames of the series',
-    )
-    group.add_argument(
-        '--leakage-models',
-        nargs='+',
-        choices=KINETIC_MODELS,
-        default=off,
-        help='kinetic models to fit (default: patlak etofts)',
-    )
-    group.add_argument(
-        '--leakage-aif',
-        choices=AIF_CHOICES,
-        default=off,
-        help="arterial input: auto takes the user's mask, else detects an artery, "
-        'else the population function of Parker (default: auto)',
-    )
-    group.add_argument(
-        '--leakage-hematocrit',
-        metavar='FRACTION',
-        type=fraction,
-        default=off,
-        help=f'default: {LeakageConfig.hematocrit}',
-    )
-    group.add_argument(
-        '--leakage-r1',
-        metavar='R1',
-        type=number,
-        default=off,
-        help=f'relaxivity of the agent, 1/(mM s); default: {LeakageConfig.r1}',
-    )
-    group.add_argument(
-        '--leakage-t10',
-        dest='leakage_t10_s',
-        metavar='S',
-        type=number,
-        default=off,
-        help='T1 of tissue where there is neither a T1 map nor a VFA '
-        f'series, s; default: {LeakageConfig.t10_s}',
-    )
-    group.add_argument(
-        '--leakage-t10-blood',
-        dest='leakage_t10_blood_s',
-        metavar='S',
-        type=number,
-        default=off,
-        help=f'T1 of blood, s; default: {LeakageConfig.t10_blood_s}',
-    )
-    group.add_argument('--leakage-threshold', metavar='PERCENT', type=number, default=off,
-                       help="RLS of a leaking voxel; default: the model card's")  # fmt: skip
-
-
 def _add_compute_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('how to run')
     group.add_argument(
@@ -264,6 +203,12 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
         help='folder with <room>.safetensors and its <room>.json',
     )
     group.add_argument(
+        '--tumor-model',
+        metavar='DIR',
+        type=Path,
+        help='folder of a trained nnU-Net for the tumor room, in place of its own weights',
+    )
+    group.add_argument(
         '--nipype-plugin-file',
         metavar='FILE',
         type=Path,
@@ -290,7 +235,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_input_options(parser)
     _add_workflow_options(parser)
     _add_prep_options(parser)
-    _add_leakage_options(parser)
+    add_room_options(parser)
     _add_compute_options(parser)
     return parser
 
@@ -339,6 +284,7 @@ def parse(argv: list[str] | None = None) -> Config:
         bids_database_dir=options.bids_database_dir and options.bids_database_dir.absolute(),
         output_spaces=tuple(options.output_spaces),
         analyses=_analyses(options),
+        analyses_named=bool(options.analyses),
         prep_only=options.prep_only,
         clean_workdir=options.clean_workdir,
         stop_on_first_crash=options.stop_on_first_crash,
@@ -352,10 +298,14 @@ def parse(argv: list[str] | None = None) -> Config:
         mem_gb=options.mem_gb,
         device=options.device,
         weights_dir=options.weights_dir and _folder(options.weights_dir, '--weights-dir'),
+        tumor_model=options.tumor_model and _folder(options.tumor_model, '--tumor-model'),
         random_seed=options.random_seed,
         nipype_plugin_file=options.nipype_plugin_file and options.nipype_plugin_file.absolute(),
     )
-    return Config(run=run, compute=compute, **_sections(options))
+    sections = _sections(options)
+    if sections['tumor'].folds and not compute.tumor_model:
+        raise UsageError('--tumor-folds chooses among the folds of --tumor-model: give both.')
+    return Config(run=run, compute=compute, **sections)
 
 
 def _analyses(options: argparse.Namespace) -> tuple[str, ...]:

@@ -152,6 +152,7 @@ def _participant(config: Config) -> RunOutcome:
     inputs = _collect(config)
     pipeline = _build(config, inputs)
     _prepare_work_dir(config)
+    _write_root_tables(pipeline, config)
     write_text(run.output_dir / 'logs' / f'{run.run_id}.toml', config.to_toml())
     record = RunRecord(
         run_id=run.run_id,
@@ -173,6 +174,17 @@ def _participant(config: Config) -> RunOutcome:
     record.save(run.output_dir)
     pages = _write_reports(config, record.subjects)
     return _participant_outcome(config, record, pages, len(inputs))
+
+
+def _write_root_tables(pipeline: Pipeline, config: Config) -> None:
+    from ..analyses import ANALYSES
+    from ..analyses.analysis import load_function
+    from ..outputs.description import write_root_table
+
+    for room in sorted(pipeline.rooms):
+        if ANALYSES[room].root_tables:
+            for name, text in load_function(ANALYSES[room].root_tables)(config).items():
+                write_root_table(config.run.output_dir, name, text)
 
 
 def _now() -> str:

@@ -45,11 +45,18 @@ def _templates(argv: Sequence[str]) -> int:
     return templates(argv)
 
 
+def _weights(argv: Sequence[str]) -> int:
+    from .weights import main as weights
+
+    return weights(argv)
+
+
 PROGRAMS: dict[str, tuple[Program, str]] = {
     'demo': (_demo, 'make a phantom BIDS dataset with known truth'),
     'train': (_room_program('train'), 'fit the weights of a room to your data'),
     'evaluate': (_room_program('evaluate'), 'measure how well a room does on your data'),
     'templates': (_templates, 'list, fetch and import templates'),
+    'weights': (_weights, 'list, fetch, verify and add public weights'),
 }
 
 
@@ -69,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog='neurolesion-tools',
-        description='Demo data, training, evaluation and templates of neurolesion.',
+        description='Demo data, training, evaluation, templates and weights of neurolesion.',
         epilog='\n'.join(f'  {name:10} {text}' for name, (_, text) in PROGRAMS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -63,6 +63,11 @@ def number(text: str) -> float:
     return value
 
 
+def amount(text: str) -> float:
+    """Finite number of at least 0."""
+    return 0.0 if text.strip() in {'0', '0.0'} else number(text)
+
+
 def fraction(text: str) -> float:
     """Read a number between 0 and 1."""
     value = number(text)

@@ -32,12 +32,15 @@ class ModelFiles:
         File of weights.
     card : dict
         Content of the model card.
+    card_path : Path
+        Its file.
     embedded : bool
         True for the weights that come with the program.
     """
 
     weights: Path
     card: dict[str, Any]
+    card_path: Path
     embedded: bool
 
     @property
@@ -90,7 +93,7 @@ def find_model(room: str, room_folder: Path, weights_dir: Path | None) -> ModelF
             f'{weights} is missing, though {card_path} names it: put it there or train anew with '
             f'"neurolesion-tools train {room}".'
         )
-    return ModelFiles(weights, card, folder == room_folder / EMBEDDED_FOLDER)
+    return ModelFiles(weights, card, card_path, folder == room_folder / EMBEDDED_FOLDER)
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -110,6 +110,31 @@ def write_description(
         write_text(readme, _README)
 
 
+def write_root_table(output_dir: Path, name: str, text: str) -> None:
+    """
+    Write a table that explains files of every subject.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Root of the derivatives dataset.
+    name, text : str
+        The file and its content.
+
+    Raises
+    ------
+    CannotCreateError
+        If an earlier run wrote another one, which its files still need.
+    """
+    path = output_dir / name
+    if path.exists() and path.read_text() != text:
+        raise CannotCreateError(
+            f'{path} describes the label values of an earlier run, which differ from those of '
+            'this one: choose another output folder, or the same --tumor-labels as then.'
+        )
+    write_text(path, text)
+
+
 _README = f"""# {NAME} derivatives
 
 Written by {NAME}, a BIDS App. Open `sub-*.html` for one subject's report, `group.html` for the

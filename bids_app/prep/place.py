@@ -11,6 +11,7 @@ from ..compute.child import ChildCommand
 from ..config import Config
 from ..outputs.provenance import raw_uri
 from ..outputs.sink import DerivativesSink
+from .session import NO_IMAGES, SessionImages
 from .spaces import Space, TemplateFiles
 
 
@@ -20,6 +21,8 @@ class Place:
 
     config: Config
     spaces: tuple[tuple[Space, TemplateFiles], ...]
+    session: SessionImages = NO_IMAGES
+    """The images that preparation handles, and which one the others are aligned to."""
 
     def sink(self, room: str, source: Path, name: str, space: Space | None = None) -> Node:
         """Node that writes into the derivatives dataset."""

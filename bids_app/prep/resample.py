@@ -176,7 +176,7 @@ def resample(
     Parameters
     ----------
     image, reference : Path
-        Image to resample and image that gives the grid.
+        Image to resample, also 4D, and image that gives the grid.
     transforms : sequence of Path
         In ANTs' order: the last one is applied to the image first.
     output : Path
@@ -197,8 +197,15 @@ def resample(
     ]
     # ITK applies to a point first what was added last.
     total = SimpleITK.CompositeTransform(chain[::-1]) if chain else SimpleITK.Transform()
-    moved = SimpleITK.Resample(
-        read_itk(image), read_itk(reference), total, INTERPOLATORS[interpolation], fill
-    )
+    moving, grid = read_itk(image), read_itk(reference)
+    # A transform of space moves the volumes of a 4D image one by one.
+    volumes = [moving]
+    if moving.GetDimension() > 3:
+        volumes = [moving[:, :, :, index] for index in range(moving.GetSize()[3])]
+    moved = [
+        SimpleITK.Resample(volume, grid, total, INTERPOLATORS[interpolation], fill)
+        for volume in volumes
+    ]
+    joined = SimpleITK.JoinSeries(moved) if moving.GetDimension() > 3 else moved[0]
     with atomic_path(output) as temporary:
-        SimpleITK.WriteImage(moved, str(temporary), True, 1)
+        SimpleITK.WriteImage(joined, str(temporary), True, 1)

@@ -73,6 +73,9 @@ class SessionImages:
         return [*mr, self.ct] if self.ct else mr
 
 
+NO_IMAGES = SessionImages(None, None)
+
+
 def choose_images(subject: SubjectInputs, run: RunConfig, warn: Warn) -> SessionImages:
     """
     Choose one image of each kind, and the reference among them.

@@ -8,7 +8,8 @@ import pytest
 
 from bids_app.analyses import ANALYSES
 from bids_app.analyses.analysis import load_function
-from bids_app.cli.parser import KINETIC_MODELS, build_parser
+from bids_app.cli.parser import build_parser
+from bids_app.cli.room_options import KINETIC_MODELS
 from bids_app.cli.tools import PROGRAMS
 from bids_app.outputs.spec import all_specs, load_spec
 from bids_app.reports.citation import cited_keys, read_references

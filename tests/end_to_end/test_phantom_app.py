@@ -29,6 +29,7 @@ def written(tmp_path_factory):
         [
             *(sys.executable, '-m', 'bids_app', demo.bids, root / 'out', 'participant'),
             *('-w', root / 'work', '--output-spaces', 'MNI152NLin2009aSym:res-2'),
+            *('--analyses', 'leakage'),
         ],
         capture_output=True,
         text=True,

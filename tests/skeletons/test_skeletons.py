@@ -41,7 +41,10 @@ def test_graph(tmp_path, name):
             path.with_suffix('.json').write_text(json.dumps(sidecar | {'FlipAngle': 15}))
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
     arguments = [root, tmp_path / 'out', 'participant', '-w', tmp_path / 'work']
-    config = parse([*map(str, arguments), *skeleton.get('flags', [])])
+    flags = skeleton.get('flags', [])
+    if not {'--prep-only', '--analyses'} & set(flags) and not skeleton.get('all_analyses'):
+        flags = [*flags, '--analyses', 'leakage']
+    config = parse([*map(str, arguments), *flags])
     inputs = collect_inputs(config.run, queries_of(config.run))
     pipeline = build_pipeline(config, inputs)
     assert pipeline.failures == []
@@ -96,7 +99,7 @@ def test_lesion_mask_on_no_grid_of_its_session_is_named(tmp_path):
 def test_names_follow_the_rules(tmp_path):
     """A sink is ds_<output>, a workflow ends in _wf, and each function makes at most 12 nodes."""
     root = tmp_path / 'bids'
-    for name in ('perf/sub-01_dce.nii', 'anat/sub-01_T1w.nii'):
+    for name in ('perf/sub-01_dce.nii', 'anat/sub-01_T1w.nii', 'anat/sub-01_FLAIR.nii'):
         write(root / 'sub-01' / name, [80, 96, 24, 40] if 'dce' in name else [90, 110, 90])
     (root / 'sub-01/perf/sub-01_dce.json').write_text('{"TemporalResolution": 5.0}')
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
@@ -105,6 +108,7 @@ def test_names_follow_the_rules(tmp_path):
         *('--output-spaces', 'MNI152NLin2009aSym:res-2'),
     ])  # fmt: skip
     pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(config.run)))
+    assert pipeline.rooms == {'leakage', 'tumor'}
     per_workflow = defaultdict(list)
     for name in pipeline.workflow.list_node_names():
         *parents, node = name.split('.')

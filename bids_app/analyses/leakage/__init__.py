@@ -18,6 +18,8 @@ ANALYSIS = Analysis(
         't1w': MR['t1w'].query,
     },
     required=('dce',),
+    any_of=(),
+    unasked=(),
     build=f'{_PACKAGE}.workflow:init_leakage_wf',
     train=f'{_PACKAGE}.train:main',
     evaluate=f'{_PACKAGE}.evaluate:main',

@@ -41,7 +41,7 @@ CARD_FIELDS = ('name', 'version', 'leakage_threshold')
 GB = 1e9
 
 
-def init_leakage_wf(inputs: SubjectInputs, place: Place) -> Workflow:
+def init_leakage_wf(inputs: SubjectInputs, place: Place) -> list[Workflow]:
     """
     Compute leakage maps of all DCE series of one session.
 
@@ -76,7 +76,7 @@ def init_leakage_wf(inputs: SubjectInputs, place: Place) -> Workflow:
                 [(inputnode, dce_wf, [(field, f'inputnode.{field}') for field in fields])]
             )
     workflow.__desc__ = _methods(place.config.leakage)
-    return workflow
+    return [workflow]
 
 
 METHODS = {

@@ -1,0 +1,240 @@
+"""Tables of an evaluation: one row for each case and region, their summary, their columns."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ...compute.images import write_text
+from .model.metrics import ABSENT_MM, MEASURED, MIN_LESION_MM3, REACH_MM, Comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .evaluation_cases import Case
+    from .evaluation_overlay import Overlay
+
+DECIMALS: Final = 4
+RESAMPLES: Final = 9999
+CONFIDENCE: Final = 0.95
+SEED: Final = 20240507
+
+SUMMARISED: Final = {
+    'dice': 'Dice',
+    'lesion_dice': 'Lesion-wise Dice',
+    'sensitivity': 'Sensitivity',
+    'specificity': 'Specificity',
+    'hd95_mm': 'HD95 (mm)',
+    'surface_dice': 'Surface Dice',
+    'lesion_hd95_mm': 'Lesion-wise HD95 (mm)',
+    'difference_ml': 'Volume, predicted less true (mL)',
+}
+"""Columns of the summary and their titles."""
+
+EMPTY: Final = 'Both empty: {}; one empty: {}.'
+COLUMNS: Final[dict[str, dict[str, Any]]] = {
+    'participant_id': {'Description': 'Subject; n/a for files that do not name one'},
+    'session_id': {'Description': 'Session; n/a where there is none'},
+    'case': {'Description': 'Subject, session, acquisition and run of the image'},
+    'region': {
+        'Description': 'Region or class; ET is both',
+        'Levels': {
+            'WT': 'Whole tumor: NCR, ED and ET',
+            'TC': 'Tumor core: NCR and ET',
+            'ET': 'Enhancing tumor',
+            'NCR': 'Necrotic or non-enhancing tumor core',
+            'ED': 'Peritumoral edema',
+        },
+    },
+    'dice': {'Description': 'Dice coefficient of all voxels. ' + EMPTY.format(1, 0)},
+    'sensitivity': {
+        'Description': 'Share of the true voxels that were predicted. '
+        'Both empty: 1; truth empty: 0.'
+    },
+    'specificity': {'Description': 'Share of the other voxels of the image that were left out'},
+    'hd95_mm': {
+        'Description': 'Larger of the two 95th percentiles of the distance from one surface to '
+        'the other, weighted by area. ' + EMPTY.format(0, f'{ABSENT_MM:g}'),
+        'Units': 'mm',
+    },
+    'surface_dice': {
+        'Description': 'Share of both surfaces, by area, within the tolerance of the other. '
+        + EMPTY.format(1, 0)
+    },
+    'lesion_dice': {
+        'Description': 'Mean Dice of lesions by the definition of BraTS 2023: true lesions above '
+        f'{MIN_LESION_MM3:g} mm3 whose parts are joined where their dilations by {REACH_MM:g} mm '
+        'touch; missed and false lesions count 0. No lesion: 1.'
+    },
+    'lesion_hd95_mm': {
+        'Description': 'Mean HD95 of the same lesions; missed and false ones count '
+        f'{ABSENT_MM:g} mm. No lesion: 0.',
+        'Units': 'mm',
+    },
+    'lesions': {'Description': f'True lesions above {MIN_LESION_MM3:g} mm3', 'Units': 'count'},
+    'lesions_missed': {
+        'Description': 'Those of them that no predicted part touches, dilated as above',
+        'Units': 'count',
+    },
+    'lesions_false': {
+        'Description': 'Predicted parts of any volume that touch no dilated true lesion',
+        'Units': 'count',
+    },
+    'truth_ml': {'Description': 'True volume', 'Units': 'mL'},
+    'predicted_ml': {'Description': 'Predicted volume', 'Units': 'mL'},
+    'difference_ml': {'Description': 'Predicted less true volume', 'Units': 'mL'},
+}
+SUMMARY_COLUMNS: Final = {
+    'region': {'Description': 'Region or class, as in tumor_evaluation.tsv'},
+    'metric': {'Description': 'Column of tumor_evaluation.tsv'},
+    'n': {'Description': 'Number of cases', 'Units': 'count'},
+    'mean': {'Description': 'Mean over cases'},
+    'ci_low': {
+        'Description': f'Lower end of the {CONFIDENCE:.0%} interval of the mean, by the '
+        f'percentiles of {RESAMPLES} bootstrap samples of cases; n/a for one case'
+    },
+    'ci_high': {'Description': 'Upper end of that interval'},
+    'median': {'Description': 'Median over cases'},
+    'sd': {'Description': 'Standard deviation over cases; n/a for one case'},
+}
+
+
+class Evaluated(NamedTuple):
+    """
+    Result of one case.
+
+    Attributes
+    ----------
+    case : Case
+        Its files.
+    regions : dict of str to Comparison
+        By the names of `MEASURED`.
+    overlay : Overlay or None
+        Picture of the largest slice; None where there is no tumour.
+    """
+
+    case: Case
+    regions: dict[str, Comparison]
+    overlay: Overlay | None
+
+
+def case_table(results: Sequence[Evaluated]) -> pd.DataFrame:
+    """
+    Lay results out as a table of one row for each case and region.
+
+    Parameters
+    ----------
+    results : sequence of Evaluated
+        Of all cases.
+
+    Returns
+    -------
+    DataFrame
+        With the columns of `COLUMNS`.
+    """
+    rows = []
+    for result in results:
+        subject, session = result.case.truth.session
+        names = {
+            'participant_id': f'sub-{subject}' if subject else None,
+            'session_id': f'ses-{session}' if session else None,
+            'case': result.case.name,
+        }
+        rows += [
+            {**names, 'region': region, **found._asdict()}
+            for region, found in result.regions.items()
+        ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """
+    Mean, interval, median and spread of each measure over cases.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `case_table` gives it.
+
+    Returns
+    -------
+    DataFrame
+        With the columns of `SUMMARY_COLUMNS`.
+    """
+    rows = []
+    for region in MEASURED:
+        part = table[table['region'] == region]
+        for metric in SUMMARISED if len(part) else ():
+            values = part[metric].to_numpy(float)
+            low, high = bootstrap_interval(values)
+            spread = float(values.std(ddof=1)) if len(values) > 1 else float('nan')
+            rows.append([region, metric, len(values), float(values.mean()), low, high,
+                         float(np.median(values)), spread])  # fmt: skip
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
+    """
+    Interval of a mean by bootstrap over cases.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n_cases,)
+        One number a case.
+
+    Returns
+    -------
+    low, high : float
+        nan for one case.
+
+    Examples
+    --------
+    >>> bootstrap_interval(np.array([0.5, 0.5, 0.5]))
+    (0.5, 0.5)
+    """
+    from scipy.stats import bootstrap
+
+    if len(values) < 2:
+        return float('nan'), float('nan')
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method='percentile',
+        vectorized=True,
+        # A fixed number of values at once, so that a thousand cases need no more memory.
+        batch=1000,
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def write_tables(
+    out: Path, table: pd.DataFrame, summary: pd.DataFrame, tolerance_mm: float
+) -> None:
+    """
+    Write both tables, each with a dictionary of its columns.
+
+    Parameters
+    ----------
+    out : Path
+        Folder.
+    table, summary : DataFrame
+        As `case_table` and `summarise` give them.
+    tolerance_mm : float
+        Of surface Dice.
+    """
+    columns = {name: dict(entry) for name, entry in COLUMNS.items()}
+    columns['surface_dice']['ToleranceMm'] = tolerance_mm
+    for name, rows, words in (
+        ('tumor_evaluation', table, columns),
+        ('tumor_evaluation_summary', summary, SUMMARY_COLUMNS),
+    ):
+        text = rows.round(DECIMALS).to_csv(sep='\t', index=False, na_rep='n/a')
+        write_text(out / f'{name}.tsv', text)
+        write_text(out / f'{name}.json', json.dumps(words, indent=2) + '\n')

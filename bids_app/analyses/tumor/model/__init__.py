@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: labels, networks, measures and synthetic tumours."""

@@ -1,0 +1,125 @@
+"""Flags of the rooms, one group each."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..config import TUMOR_LABELS, LeakageConfig, TumorConfig
+from .values import amount, fraction, number
+
+KINETIC_MODELS = ('patlak', 'tofts', 'etofts', '2cxm', '2cum')
+AIF_CHOICES = ('auto', 'detect', 'parker', 'georgiou')
+
+
+def add_room_options(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the flags of every room.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Gets one group a room; what is not given stays unset, so that a file may set it.
+    """
+    _add_leakage_options(parser)
+    _add_tumor_options(parser)
+
+
+def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('room leakage')
+    off = argparse.SUPPRESS
+    group.add_argument(
+        '--leakage-no-moco',
+        dest='leakage_moco',
+        action='store_false',
+        default=off,
+        help='do not align the frames of the series',
+    )
+    group.add_argument(
+        '--leakage-models',
+        nargs='+',
+        choices=KINETIC_MODELS,
+        default=off,
+        help='kinetic models to fit (default: patlak etofts)',
+    )
+    group.add_argument(
+        '--leakage-aif',
+        choices=AIF_CHOICES,
+        default=off,
+        help="arterial input: auto takes the user's mask, else detects an artery, "
+        'else the population function of Parker (default: auto)',
+    )
+    group.add_argument(
+        '--leakage-hematocrit',
+        metavar='FRACTION',
+        type=fraction,
+        default=off,
+        help=f'default: {LeakageConfig.hematocrit}',
+    )
+    group.add_argument(
+        '--leakage-r1',
+        metavar='R1',
+        type=number,
+        default=off,
+        help=f'relaxivity of the agent, 1/(mM s); default: {LeakageConfig.r1}',
+    )
+    group.add_argument(
+        '--leakage-t10',
+        dest='leakage_t10_s',
+        metavar='S',
+        type=number,
+        default=off,
+        help='T1 of tissue where there is neither a T1 map nor a VFA '
+        f'series, s; default: {LeakageConfig.t10_s}',
+    )
+    group.add_argument(
+        '--leakage-t10-blood',
+        dest='leakage_t10_blood_s',
+        metavar='S',
+        type=number,
+        default=off,
+        help=f'T1 of blood, s; default: {LeakageConfig.t10_blood_s}',
+    )
+    group.add_argument('--leakage-threshold', metavar='PERCENT', type=number, default=off,
+                       help="RLS of a leaking voxel; default: the model card's")  # fmt: skip
+
+
+def _add_tumor_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('room tumor')
+    off = argparse.SUPPRESS
+    group.add_argument(
+        '--tumor-labels',
+        choices=TUMOR_LABELS,
+        default=off,
+        help='values of the label map: brats2023 (1 other core, 2 edema, 3 enhancing), brats2017 '
+        '(1, 2, 4), msd (2, 1, 3); default: ' + TumorConfig.labels,
+    )
+    group.add_argument(
+        '--tumor-no-mirroring',
+        dest='tumor_mirroring',
+        action='store_false',
+        default=off,
+        help='do not average predictions of mirrored images: faster, a little less exact',
+    )
+    group.add_argument(
+        '--tumor-step-size',
+        metavar='SHARE',
+        type=number,
+        default=off,
+        help=f'step of the sliding window as a share of it; default: {TumorConfig.step_size}',
+    )
+    group.add_argument(
+        '--tumor-min-lesion',
+        dest='tumor_min_lesion_mm3',
+        metavar='MM3',
+        type=amount,
+        default=off,
+        help='connected lesions below this volume are dropped, mm3; '
+        f'0 keeps all; default: {TumorConfig.min_lesion_mm3:g}',
+    )
+    group.add_argument(
+        '--tumor-folds',
+        nargs='+',
+        metavar='FOLD',
+        default=off,
+        help='folds of --tumor-model that are averaged; default: all there are',
+    )
