@@ -85,7 +85,9 @@ def measure_model(
         'cases': whole_rows,
         'note': 'Dice of cases whose truth holds the region; false_ml is what was found, on '
         'average, where it does not. regions and cases: all sequences of a case, mirrored copies '
-        'averaged; subsets: without mirrored copies, except where nothing was left out.',
+        'averaged; subsets: without mirrored copies, except where nothing was left out; WT, TC '
+        'and ET of a row on the cases that have all sequences, by_truth and real_cases on all '
+        'that have these.',
     }
 
 
@@ -282,13 +284,22 @@ def _grouped(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
 
 
 def _by_subset(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Summarise each choice of sequences.
+
+    The numbers of a row are those of cases that have all sequences, where there are any: only
+    then does the difference of two rows say what a sequence is worth.
+    """
     table = []
+    every = [CHANNEL_NAMES[name] for name in CHANNELS]
+    complete = {row['case'] for row in rows if row['sequences'] == every}
     for chosen in subsets(CHANNELS):
         sequences = [CHANNEL_NAMES[name] for name in chosen]
         of_subset = [row for row in rows if row['sequences'] == sequences]
         if not of_subset:
             continue
-        summary = summarise(of_subset)
+        compared = [row for row in of_subset if row['case'] in complete] or of_subset
+        summary = summarise(compared)
         means: dict[str, Any] = {name: values['dice_mean'] for name, values in summary.items()}
         by_truth = {
             group: {name: values['dice_mean'] for name, values in regions.items()}
@@ -303,7 +314,7 @@ def _by_subset(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 'sequences': sequences,
                 **means,
-                'n': len(of_subset),
+                'n': len(compared),
                 'by_truth': by_truth,
                 'real_cases': real,
             }
