@@ -242,3 +242,15 @@ def test_kinds_are_drawn_at_random(head):
 def test_an_empty_image_is_refused():
     with pytest.raises(BadDataError, match='no brain'):
         simulate_case(np.zeros(SHAPE), None, SPACING, np.random.default_rng(0))
+
+
+def test_a_core_fits_into_a_brain_smaller_than_it(head):
+    _, tissues = head
+    small = np.where(radius((7, 7, 7)) <= 1, tissues, 0)
+    brain = small.sum(0) > 0.5
+    lesion = plan('ring', core_ml=200.0)
+    core = grow_core(
+        small, SPACING, CENTRE + np.array([0, 0, 3]), lesion, np.random.default_rng(2)
+    )
+    assert 0 < core.sum() <= 0.8 * brain.sum()
+    assert (core <= brain).all()

@@ -144,6 +144,8 @@ def grow_core(
     """
     brain = tissues.sum(0) > 0.5
     wanted = max(3, round(1000 * plan.core_ml / float(np.prod(spacing_mm))))
+    # No core fills more than half of a small brain.
+    wanted = min(wanted, max(1, int(brain.sum()) // 2))
     radius = (3000 * plan.core_ml / (4 * np.pi)) ** (1 / 3)
     places = (np.indices(brain.shape, dtype=np.float32).T - centre.astype(np.float32)).T
     places *= spacing_mm.astype(np.float32)[:, None, None, None]
@@ -161,7 +163,7 @@ def grow_core(
     # Fluid holds a core off, but sulci are swallowed by a large one.
     field += 0.8 * ndimage.uniform_filter(tissues[CSF], 3)
     field = np.where(brain, field, np.inf)
-    level = np.partition(field[brain], min(wanted, brain.sum() - 1))[wanted - 1]
+    level = np.partition(field[brain], wanted - 1)[wanted - 1]
     pieces, count = ndimage.label(field <= level)
     if count > 1:
         sizes = np.bincount(pieces.ravel())
