@@ -104,7 +104,9 @@ class TestPhantom:
         image = nib.load(anat / f'sub-01_{SPACE}_label-TC_mask.nii.gz')
         centre = nib.affines.apply_affine(image.affine, np.argwhere(image.dataobj).mean(axis=0))
         assert np.linalg.norm(centre - [29.0, 26.0, 24.0]) < 8
-        probabilities = nib.load(anat / f'sub-01_{SPACE}_seg-tumor_probseg.nii.gz')
+        probabilities = nib.load(
+            anat / 'sub-01_space-MNI152NLin2009aSym_seg-tumor_res-2_probseg.nii.gz'
+        )
         assert probabilities.shape == (*image.shape, 3)
         sidecar = json.loads(
             (anat / 'sub-01_from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.json').read_text()
@@ -122,7 +124,7 @@ class TestPhantom:
         assert 'Edema, enhancing tumor' in (out / 'CITATION.md').read_text()
         page = (out / 'sub-01.html').read_text()
         assert 'Peritumoral edema' in page
-        assert 'Research use only' in page
+        assert 'not a medical device' in page
 
     def test_second_run_is_cached_and_other_label_values_are_refused(self, phantom):
         flags = ('--output-spaces', 'MNI152NLin2009aSym:res-2')
