@@ -16,6 +16,7 @@ DRIVER_FILES = (Path('/dev/nvidiactl'), Path('/dev/dxg'))
 
 CPU_FILE = Path('/proc/cpuinfo')
 BF16_FLAGS = ('avx512_bf16', 'amx_bf16')
+MIN_BF16_SIDE = 3
 
 
 def device_name(name: str) -> str:
@@ -91,3 +92,24 @@ def cpu_has_bf16() -> bool:
         return False
     known = CPU_FILE.read_text()
     return any(flag in known for flag in BF16_FLAGS)
+
+
+def cpu_trains_in_bf16(coarsest: int) -> bool:
+    """
+    Tell whether this processor may learn, and not only predict, in bfloat16.
+
+    On maps of two voxels, oneDNN's bfloat16 gradient of a kernel of three reads memory that nobody
+    wrote (torch 2.13): now and then it is NaN, and so is the network from then on. Two slices on
+    the last axis do no harm.
+
+    Parameters
+    ----------
+    coarsest : int
+        Shortest side of a patch at the network's lowest resolution, in voxels.
+
+    Examples
+    --------
+    >>> cpu_trains_in_bf16(2)
+    False
+    """
+    return coarsest >= MIN_BF16_SIDE and cpu_has_bf16()

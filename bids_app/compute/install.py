@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import tempfile
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import BadDataError, CannotCreateError, InputOutputError, MissingInputError
+from ..errors import BadDataError, InputOutputError, MissingInputError
 from .registry import CARD
+from .staging import staging_folder
 from .weights import SAFETENSORS, sha256_of
 
 if TYPE_CHECKING:
@@ -193,20 +193,12 @@ def _files(folder: Path) -> list[str]:
 @contextmanager
 def _staging(weights_dir: Path) -> Iterator[Path]:
     try:
-        weights_dir.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix='.unpacking-', dir=weights_dir))
-    except OSError as error:
-        raise CannotCreateError(
-            f'{weights_dir} cannot be written ({error.strerror}): give another --weights-dir.'
-        ) from error
-    try:
-        yield folder
+        with staging_folder(weights_dir, 'give another --weights-dir.') as folder:
+            yield folder
     except OSError as error:
         raise InputOutputError(
             f'{weights_dir}: {error.strerror or error}; make room or give another --weights-dir.'
         ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_in_place(

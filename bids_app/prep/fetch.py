@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import sys
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..compute.images import read_image
-from ..errors import BadDataError, CannotCreateError, MissingInputError
+from ..compute.staging import staging_folder
+from ..errors import BadDataError, MissingInputError
 from .spaces import (
     Space,
     find_template,
@@ -27,6 +25,9 @@ from .spaces import (
 
 # Files beside the images that say what the template is and what one may do with it.
 DOCUMENTS = ('template_description.json', 'LICENSE')
+
+# What to do where TemplateFlow's folder cannot be written.
+OTHER_HOME = 'set TEMPLATEFLOW_HOME to a folder that can.'
 
 
 def fetch_template(
@@ -72,7 +73,7 @@ def fetch_template(
             f'{home} is a DataLad dataset: fetch {space.label} with "datalad get '
             f'tpl-{space.template}" there.'
         )
-    with staging_folder(home) as folder:
+    with staging_folder(home, OTHER_HOME) as folder:
         _download(space, folder, list(lacking.values()), mirror)
         _add_documents(space, folder, home)
         move_into(folder, home)
@@ -87,30 +88,6 @@ def _offered_files(space: Space) -> dict[str, PurePosixPath]:
         if named and named[0] == space:
             offered[named[1]] = path
     return offered
-
-
-@contextmanager
-def staging_folder(home: Path) -> Iterator[Path]:
-    """
-    Give a hidden folder inside another, on the same disk; it is gone afterwards.
-
-    Raises
-    ------
-    CannotCreateError
-        If ``home`` cannot be written.
-    """
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix='.neurolesion-', dir=home))
-    except OSError as error:
-        raise CannotCreateError(
-            f'{home} cannot be written ({error.strerror}): set TEMPLATEFLOW_HOME to a folder '
-            'that can.'
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def move_into(folder: Path, home: Path) -> None:

@@ -16,10 +16,11 @@ from nibabel.affines import voxel_sizes
 
 from .. import __version__
 from ..compute.images import GZIP_LEVEL, read_header, read_volume, save_image
+from ..compute.staging import staging_folder
 from ..config import TEMPLATES_DIR
 from ..errors import BadDataError, MissingInputError, UsageError
 from .check import check_image
-from .fetch import DOCUMENTS, move_into, staging_folder
+from .fetch import DOCUMENTS, OTHER_HOME, move_into
 from .spaces import Space, installed_files, read_name, templateflow_home
 
 ENDINGS = {
@@ -219,7 +220,7 @@ def import_template(
             '--mask and --t1w or --ct.'
         )
     inside = _check_files(files)
-    with staging_folder(home) as folder:
+    with staging_folder(home, OTHER_HOME) as folder:
         targets = {
             kind: _put(path, kind, folder / _target(bundle.space, kind), inside)
             for kind, path in bundle.files.items()

@@ -12,6 +12,7 @@ from ...compute.weights import read_card
 from .card import WEIGHTS_FILE
 from .model.channels import CHANNEL_NAMES, CHANNELS
 from .model.labels import REGIONS, UNKNOWN_PART, labels_from_regions, regions_of
+from .model.lesions import MM3_PER_ML
 from .model.metrics import dice_score
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 WHOLE: Final = 'WT'
 SYNTHETIC: Final = 'synthetic'
 DIGITS: Final = 4
-MM3_PER_ML: Final = 1000.0
 
 
 def measure_model(

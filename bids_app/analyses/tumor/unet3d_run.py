@@ -276,12 +276,17 @@ class Run:
             'seconds': time.perf_counter() - began,
         }
 
+    @property
+    def _coarsest(self) -> int:
+        """Shortest side in the plane at the lowest resolution."""
+        return int(min(self.spec.subvolume[:2]) // 2 ** (self.options.depth - 1))
+
     def _step(self, draws: Sequence[Draw]) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for part in parts_of(draws, self.at_once):
             inputs, labels = self._read(self.training, part)
-            with autocast(self.device):
+            with autocast(self.device, self._coarsest):
                 logits = self.network(inputs)
             terms = dice_terms(logits.float().sigmoid(), *class_targets(labels))
             loss = soft_dice_loss(terms) * (len(part) / len(draws))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +161,7 @@ def describe_model(compute: ComputeConfig, folds: tuple[str, ...]) -> dict[str, 
         has_card = (compute.weights_dir / f'{ROOM}.json').is_file()
         folder = None if has_card else compute.weights_dir
     if folder is not None:
-        from ...compute.nnunet.model import read_folder
-
-        found = read_folder(folder, folds)
-        return {
-            'kind': 'folder',
-            'recipe': 'nnunet',
-            'folder': str(folder),
-            'folds': list(folds),
-            'sha256': list(found.sha256),
-        }
+        return _describe_folder(folder, folds)
     model = find_model(ROOM, Path(__file__).parent, compute.weights_dir)
     return {
         'kind': 'card',
@@ -177,6 +169,21 @@ def describe_model(compute: ComputeConfig, folds: tuple[str, ...]) -> dict[str, 
         'card': str(model.card_path),
         'weights': str(model.weights),
         'sha256': model.sha256,
+    }
+
+
+@cache
+def _describe_folder(folder: Path, folds: tuple[str, ...]) -> dict[str, Any]:
+    """Read a trained nnU-Net once for all sessions: its checksums take all of its files."""
+    from ...compute.nnunet.model import read_folder
+
+    found = read_folder(folder, folds)
+    return {
+        'kind': 'folder',
+        'recipe': 'nnunet',
+        'folder': str(folder),
+        'folds': list(folds),
+        'sha256': list(found.sha256),
     }
 
 

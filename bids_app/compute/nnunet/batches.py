@@ -67,7 +67,7 @@ class Prefetch:
         self._thread.join()
 
 
-class OrderedLoader(nnUNetDataLoader):  # type: ignore[misc]
+class OrderedLoader(nnUNetDataLoader):  # type: ignore[misc] # nnU-Net has no types
     """Patches of one case after the other, where nnU-Net's own loader draws cases at random."""
 
     _turn = 0

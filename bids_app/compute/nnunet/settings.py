@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 import torch
 
-BF16_FLAGS: Final = frozenset({'avx512_bf16', 'amx_bf16'})
-CPU_FLAGS: Final = Path('/proc/cpuinfo')
-MIN_BF16_SIDE: Final = 3
+from ..device import cpu_trains_in_bf16
 
 
 @dataclass(frozen=True)
@@ -75,12 +71,4 @@ def autocast_type(device: torch.device, coarsest: int) -> torch.dtype | None:
     """
     if device.type == 'cuda':
         return torch.float16
-    # On maps of two voxels, oneDNN's bfloat16 gradient of a kernel of three reads memory that
-    # nobody wrote (torch 2.13): now and then it is NaN, and so is the network from then on.
-    if coarsest < MIN_BF16_SIDE:
-        return None
-    try:
-        flags = set(CPU_FLAGS.read_text().partition('flags')[2].partition('\n')[0].split())
-    except OSError:
-        return None
-    return torch.bfloat16 if flags & BF16_FLAGS else None
+    return torch.bfloat16 if cpu_trains_in_bf16(coarsest) else None

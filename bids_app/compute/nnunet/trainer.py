@@ -38,7 +38,7 @@ SLOW_MEAN: Final = 0.9
 SECONDS_PER_MINUTE: Final = 60.0
 
 
-class Trainer(nnUNetTrainer):  # type: ignore[misc]
+class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
     """
     Train a network that `make_trainer` of the module `launch` has set up.
 

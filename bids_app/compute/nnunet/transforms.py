@@ -38,7 +38,7 @@ def keep_some(present: torch.Tensor, probability: float) -> torch.Tensor:
     return kept
 
 
-class ChannelDropout(BasicTransform):  # type: ignore[misc]
+class ChannelDropout(BasicTransform):  # type: ignore[misc] # batchgenerators has no types
     """
     Augment a patch, keep channels that are missing at 0, and leave out others at random.
 

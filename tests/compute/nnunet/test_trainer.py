@@ -103,7 +103,7 @@ def test_short_numbers_are_left_where_they_come_out_wrong(
 ) -> None:
     flags = tmp_path / 'cpuinfo'
     flags.write_text('processor: 0\nflags\t\t: fpu avx512_bf16 sse\n')
-    monkeypatch.setattr('bids_app.compute.nnunet.settings.CPU_FLAGS', flags)
+    monkeypatch.setattr('bids_app.compute.device.CPU_FILE', flags)
     cpu = torch.device('cpu')
     assert autocast_type(cpu, 4) is torch.bfloat16
     assert autocast_type(cpu, 2) is None

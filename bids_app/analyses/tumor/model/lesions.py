@@ -123,9 +123,10 @@ def region_metrics(labels: np.ndarray, affine: np.ndarray) -> dict[str, float]:
     }
     found['tumor_ncr_volume'] = float(np.count_nonzero(labels == NCR)) * voxel_ml
     found['tumor_edema_volume'] = float(np.count_nonzero(labels == EDEMA)) * voxel_ml
-    for name, mask in regions.items():
-        found[f'tumor_{name.lower()}_lesions'] = int(ndimage.label(mask, NEIGHBOURS)[1])
-    components, _ = ndimage.label(regions['WT'], NEIGHBOURS)
-    sizes = np.bincount(components.ravel())[1:]
-    found['tumor_largest_lesion_volume'] = float(sizes.max()) * voxel_ml if sizes.size else 0.0
+    sizes = {
+        name: np.bincount(ndimage.label(mask, NEIGHBOURS)[0].ravel())[1:]
+        for name, mask in regions.items()
+    }
+    found |= {f'tumor_{name.lower()}_lesions': len(parts) for name, parts in sizes.items()}
+    found['tumor_largest_lesion_volume'] = float(sizes['WT'].max(initial=0)) * voxel_ml
     return found

@@ -10,6 +10,7 @@ from scipy import ndimage
 from scipy.signal import fftconvolve
 
 from .labels import EDEMA, NCR, UNKNOWN_PART, regions_of
+from .lesions import MM3_PER_ML, NEIGHBOURS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,10 +34,6 @@ Three steps to the 18 neighbours, which is how BraTS dilates, reach every voxel 
 axis and within 2 * 3 along all together.
 """
 
-TOUCHING: Final = ndimage.generate_binary_structure(3, 3)
-"""All 26 neighbours."""
-
-MM3_PER_ML: Final = 1000.0
 WHOLE: Final = 'WT'
 MEASURED: Final = ('WT', 'TC', 'ET', 'NCR', 'ED')
 """Regions, then the classes that are no region of their own; ET is both."""
@@ -298,7 +295,7 @@ def _score_lesions(
     predicted: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float], whole: _Scores
 ) -> tuple[float, float, int, int, int]:
     """Dice and HD95 by lesion, and the number of lesions, of missed and of false ones."""
-    parts, n_parts = ndimage.label(predicted, TOUCHING)
+    parts, n_parts = ndimage.label(predicted, NEIGHBOURS)
     zones, n_zones = _lesion_zones(truth, spacing_mm)
     both = (zones > 0) & (parts > 0)
     pairs = set(zip(zones[both].tolist(), parts[both].tolist(), strict=True))
@@ -339,5 +336,5 @@ def _lesion_zones(truth: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.nd
     kernel = dilation_kernel(spacing_mm).astype(np.float32)
     # Both are 0 and 1, so that the sum is a count, which rounding moves by far less than a half.
     reached = fftconvolve(truth.astype(np.float32), kernel, mode='same') > 0.5
-    zones, count = ndimage.label(reached, TOUCHING)
+    zones, count = ndimage.label(reached, NEIGHBOURS)
     return zones, int(count)
