@@ -210,6 +210,35 @@ class TumorConfig:
 
 
 @dataclass(frozen=True)
+class LggConfig:
+    """Settings of the ``lgg`` room."""
+
+    min_lesion_mm3: float = 100.0
+    """Connected lesions below this volume are dropped, in mm³."""
+
+    largest_only: bool = False
+    """Whether only the largest lesion stays, as in the study that the room follows."""
+
+    mirroring: bool = True
+    """Whether predictions of mirrored slices are averaged."""
+
+    threshold: float = 0.0
+    """Probability from which on a voxel is tumour; 0 takes the model card's value."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1:
+            raise UsageError(
+                f'lgg.threshold is {self.threshold:g}: give a share between 0 and 1, or 0 for '
+                "the model card's value."
+            )
+        if not 0 <= self.min_lesion_mm3 < float('inf'):
+            raise UsageError(
+                f'lgg.min_lesion_mm3 is {self.min_lesion_mm3:g}: give a volume in mm3, or 0 to '
+                'keep all lesions.'
+            )
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run."""
 
@@ -217,6 +246,7 @@ class Config:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     prep: PrepConfig = field(default_factory=PrepConfig)
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
+    lgg: LggConfig = field(default_factory=LggConfig)
     tumor: TumorConfig = field(default_factory=TumorConfig)
 
     def to_toml(self) -> str:
@@ -226,7 +256,12 @@ class Config:
         return tomli_w.dumps(_plain(dataclasses.asdict(self)))
 
 
-ROOM_SECTIONS = {'prep': PrepConfig, 'leakage': LeakageConfig, 'tumor': TumorConfig}
+ROOM_SECTIONS = {
+    'prep': PrepConfig,
+    'leakage': LeakageConfig,
+    'lgg': LggConfig,
+    'tumor': TumorConfig,
+}
 
 
 def read_room_settings(path: Path) -> dict[str, dict[str, Any]]:

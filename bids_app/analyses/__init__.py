@@ -2,6 +2,7 @@
 
 from .analysis import Analysis
 from .leakage import ANALYSIS as LEAKAGE
+from .lgg import ANALYSIS as LGG
 from .tumor import ANALYSIS as TUMOR
 
-ANALYSES: dict[str, Analysis] = {room.name: room for room in (LEAKAGE, TUMOR)}
+ANALYSES: dict[str, Analysis] = {room.name: room for room in (LEAKAGE, LGG, TUMOR)}

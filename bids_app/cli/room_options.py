@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..config import TUMOR_LABELS, LeakageConfig, TumorConfig
+from ..config import TUMOR_LABELS, LeakageConfig, LggConfig, TumorConfig
 from .values import amount, fraction, number
 
 KINETIC_MODELS = ('patlak', 'tofts', 'etofts', '2cxm', '2cum')
@@ -21,6 +21,7 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
         Gets one group a room; what is not given stays unset, so that a file may set it.
     """
     _add_leakage_options(parser)
+    _add_lgg_options(parser)
     _add_tumor_options(parser)
 
 
@@ -81,6 +82,41 @@ def _add_leakage_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--leakage-threshold', metavar='PERCENT', type=number, default=off,
                        help="RLS of a leaking voxel; default: the model card's")  # fmt: skip
+
+
+def _add_lgg_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('room lgg')
+    off = argparse.SUPPRESS
+    group.add_argument(
+        '--lgg-largest-only',
+        action='store_true',
+        default=off,
+        help='keep only the largest lesion, as the published reference does (with '
+        '--lgg-min-lesion 0), and so lose further foci',
+    )
+    group.add_argument(
+        '--lgg-min-lesion',
+        dest='lgg_min_lesion_mm3',
+        metavar='MM3',
+        type=amount,
+        default=off,
+        help='connected lesions below this volume are dropped, mm3; '
+        f'0 keeps all; default: {LggConfig.min_lesion_mm3:g}',
+    )
+    group.add_argument(
+        '--lgg-no-mirroring',
+        dest='lgg_mirroring',
+        action='store_false',
+        default=off,
+        help='do not average predictions of mirrored slices: faster, a little less exact',
+    )
+    group.add_argument(
+        '--lgg-threshold',
+        metavar='SHARE',
+        type=fraction,
+        default=off,
+        help="probability from which on a voxel is tumor; default: the model card's",
+    )
 
 
 def _add_tumor_options(parser: argparse.ArgumentParser) -> None:

@@ -51,10 +51,12 @@ def unit(text: str) -> str:
 
     Examples
     --------
-    >>> unit('mm3'), unit('arbitrary'), unit('count'), unit('1/min')
-    ('mm³', '', '', '1/min')
+    >>> unit('mm3'), unit('cm2'), unit('arbitrary'), unit('count'), unit('1/min')
+    ('mm³', 'cm²', '', '', '1/min')
     """
-    return '' if text in UNITLESS | {COUNT} else text.replace('mm3', 'mm³')
+    if text in UNITLESS | {COUNT}:
+        return ''
+    return text.replace('mm3', 'mm³').replace('cm2', 'cm²')
 
 
 @cache

@@ -59,7 +59,7 @@ class Output:
     """Interpolation towards the output spaces, or None if it stays in native space."""
 
     display: dict[str, Any] | None
-    """How a report shows it: ``kind`` (map, mask, labels, outline, anatomy, table), ``cmap``..."""
+    """How a report shows it: ``kind`` (map, mask, labels, outline, anatomy, table, curve)..."""
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _find_lesion(images: tuple[PrepImage, ...], run: RunConfig) -> Lesion | None
     if not masks:
         return None
     for image in images:
-        if _same_grid(masks[0], image.path):
+        if share_grid(masks[0], image.path):
             return Lesion(masks[0], image.name)
     raise BadDataError(
         f'{masks[0]} lies on the grid of no image of its session: resample it to the image it '
@@ -179,6 +179,7 @@ def _find_lesion(images: tuple[PrepImage, ...], run: RunConfig) -> Lesion | None
     )
 
 
-def _same_grid(first: Path, second: Path) -> bool:
+def share_grid(first: Path, second: Path) -> bool:
+    """Whether the headers of two images put their voxels at the same places."""
     one, other = (read_header(path).get_best_affine() for path in (first, second))
     return is_same_grid(_shape(first), one, _shape(second), other)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .collect import Session, Written
 
-LEFT_OUT = frozenset({'plans', 'nnunet', 'unet3d', 'history'})
+LEFT_OUT = frozenset({'plans', 'nnunet', 'unet3d', 'unet2d', 'history'})
 """Parts of a card that machines read: how to build the network, and curves of its training."""
 
 MOST_ITEMS = 20

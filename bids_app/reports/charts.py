@@ -1,4 +1,4 @@
-"""Charts of the tables that runs write, drawn over time."""
+"""Charts of the tables that runs write, drawn over time or over the place in the head."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from ..outputs.charts import (
     padded,
 )
 from ..outputs.page import UNITLESS
+from ..outputs.page import unit as spelled
 from .collect import Written, as_number, read_table
 
-TIME = 'time'
+TIME, TIME_UNIT = 'time', 's'
+KIND = 'curve'
+"""Kind of output whose ``display`` names the column that curves run along, and the curves."""
+
 EXPECTED = '_expected'
 
 
@@ -38,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Curves that share a unit, over time."""
+    """Curves that share a unit."""
 
     title: str
     unit: str
@@ -46,17 +50,34 @@ class LineChart:
     height: int
     x: Scale
     y: Scale
+    along: str
+    """What the curves run along, with its unit."""
+
     lines: list[Line]
     marker: Tick | None = None
     bands: list[tuple[float, float]] = field(default_factory=list)
     band_label: str = ''
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """What the curves of a table run along."""
+
+    name: str
+    unit: str
+    values: list[float | None]
+
+    @property
+    def label(self) -> str:
+        """Name and unit for readers."""
+        return f'{self.name} ({self.unit})'
+
+
 def line_charts(
     written: Written, marker: tuple[float, str] | None = None, width: int = 1088
 ) -> list[LineChart]:
     """
-    Charts of a table with a ``time`` column, one for each unit.
+    Charts of a table, one for each unit, over time or over the column that the spec names.
 
     A column ``X_expected`` is drawn dashed in the colour of ``X``; a column without a unit that
     holds 0 and 1 marks frames.
@@ -73,14 +94,19 @@ def line_charts(
     Returns
     -------
     list of LineChart
-        Empty where there is no time column or no number.
+        Empty where there is no such column or no number.
     """
     rows = read_table(written.path)
     fields = {**written.output.sidecar, **written.sidecar}
-    if not rows or TIME not in rows[0]:
+    display = written.output.display or {}
+    column = str(display['along']) if display.get('kind') == KIND else TIME
+    if not rows or column not in rows[0]:
         return []
-    times = [as_number(row[TIME]) for row in rows]
-    columns = {name: [as_number(row[name]) for row in rows] for name in rows[0] if name != TIME}
+    places = [as_number(row[column]) for row in rows]
+    # BIDS has time in s, also where a table does not say so.
+    along = _Axis(column, str(_field(fields, column).get('Units', TIME_UNIT)), places)
+    shown = display.get('curves', [name for name in rows[0] if name != column])
+    columns = {name: [as_number(row[name]) for row in rows] for name in shown}
     columns = {name: cells for name, cells in columns.items() if any(c is not None for c in cells)}
     units = {name: str(_field(fields, name).get('Units', '')) for name in columns}
     groups: dict[str, list[str]] = {}
@@ -96,7 +122,7 @@ def line_charts(
         shares = {unit: round(share * (1.3 if unit in rich else 0.7)) for unit in groups}
     return [
         _line_chart(
-            unit, {name: columns[name] for name in names}, times, fields, shares[unit], marker,
+            unit, {name: columns[name] for name in names}, along, fields, shares[unit], marker,
             {name: columns[name] for name in flags},
         )
         for unit, names in groups.items()
@@ -111,14 +137,14 @@ def _field(fields: dict[str, object], name: str) -> dict[str, object]:
 def _line_chart(
     unit: str,
     columns: dict[str, list[float | None]],
-    times: list[float | None],
+    along: _Axis,
     fields: dict[str, object],
     width: int,
     marker: tuple[float, str] | None,
     flags: dict[str, list[float | None]],
 ) -> LineChart:
-    height = 300
-    known = [time for time in times if time is not None]
+    height, unit = 300, spelled(unit)
+    known = [place for place in along.values if place is not None]
     values = [value for cells in columns.values() for value in cells if value is not None]
     x = make_scale(known, PLOT_LEFT, width - PLOT_RIGHT, 6)
     y = make_scale(padded([*values, 0.0]), height - PLOT_BOTTOM, PLOT_TOP)
@@ -129,9 +155,9 @@ def _line_chart(
         color = colors.setdefault(base, len(colors))
         label = name.replace('_', ' ')
         points = [
-            (x(time), y(value), f'{label}: {value:.4g} {unit} at {time:.1f} s')
-            for time, value in zip(times, cells, strict=True)
-            if time is not None and value is not None
+            (x(place), y(value), f'{label}: {value:.4g} {unit} at {place:.1f} {along.unit}')
+            for place, value in zip(along.values, cells, strict=True)
+            if place is not None and value is not None
         ]
         path = 'M' + 'L'.join(f'{across} {down}' for across, down, _ in points)
         dashed = name.endswith(EXPECTED)
@@ -139,13 +165,14 @@ def _line_chart(
         lines.append(Line(description, color, dashed, path, [] if dashed else points))
     half = (x(known[1]) - x(known[0])) / 2 if len(known) > 1 else 2.0
     bands = [
-        (x(time) - half, 2 * half)
+        (x(place) - half, 2 * half)
         for cells in flags.values()
-        for time, value in zip(times, cells, strict=True)
-        if time is not None and value
+        for place, value in zip(along.values, cells, strict=True)
+        if place is not None and value
     ]
     label = ', '.join(name.replace('_', ' ') for name in flags) + ' frames'
     mark = None
-    if marker is not None and known and known[0] <= marker[0] <= known[-1]:
+    if along.name == TIME and marker is not None and known and known[0] <= marker[0] <= known[-1]:
         mark = Tick(x(marker[0]), marker[1])
-    return LineChart('', unit, width, height, x, y, lines, mark, bands, label if bands else '')
+    band_label = label if bands else ''
+    return LineChart('', unit, width, height, x, y, along.label, lines, mark, bands, band_label)

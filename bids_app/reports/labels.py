@@ -98,7 +98,7 @@ class _Image(NamedTuple):
         return np.asarray(found)
 
 
-def read_labels(path: Path, values: Sequence[int]) -> list[Label]:
+def read_labels(path: Path, values: Sequence[int], name: str = '') -> list[Label]:
     """
     Names and colours of a map's labels, from the nearest ``dseg.tsv`` as BIDS inherits it.
 
@@ -108,6 +108,8 @@ def read_labels(path: Path, values: Sequence[int]) -> list[Label]:
         The map; tables in its folder and above, up to the root of the dataset, may apply.
     values : sequence of int
         Values in the map; those that no table names get their number as name.
+    name : str
+        In its place, for maps of one label.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def read_labels(path: Path, values: Sequence[int]) -> list[Label]:
         )
     for value in values:
         color = CYCLE[len(found) % len(CYCLE)]
-        found.setdefault(value, Label(value, f'Label {value}', color))
+        found.setdefault(value, Label(value, name or f'Label {value}', color))
     return [found[value] for value in sorted(found)]
 
 
@@ -168,7 +170,8 @@ def label_figures(
     for item in of_kind(room.native, KIND):
         grid = load(item)
         values = np.rint(grid.data).astype(np.int32)
-        contours = label_contours(item.path, values, grid)
+        name = str((item.output.display or {}).get('name', ''))
+        contours = label_contours(item.path, values, grid, name)
         own, prepared = _images([room]), _images([run for run in session if _prepares(run)])
         fitting = [image for image in (*own, *prepared) if same_grid(image.volume, grid)]
         lesion = values != 0
@@ -233,7 +236,7 @@ def _black(item: Written, grid: Volume) -> _Background:
     return _Background(item, grid._replace(data=np.zeros_like(grid.data)), (0.0, 1.0))
 
 
-def label_contours(path: Path, values: np.ndarray, grid: Volume) -> list[Contour]:
+def label_contours(path: Path, values: np.ndarray, grid: Volume, name: str = '') -> list[Contour]:
     """
     Regions of a label map as a mosaic draws them, named with their volumes.
 
@@ -245,6 +248,8 @@ def label_contours(path: Path, values: np.ndarray, grid: Volume) -> list[Contour
         Its labels in RAS+ order.
     grid : Volume
         Gives the size of voxels.
+    name : str
+        As for `read_labels`.
 
     Returns
     -------
@@ -259,7 +264,7 @@ def label_contours(path: Path, values: np.ndarray, grid: Volume) -> list[Contour
     volumes = {
         int(value): int(count) * voxel_ml for value, count in zip(present, counts, strict=True)
     }
-    labels = read_labels(path, list(volumes))
+    labels = read_labels(path, list(volumes), name)
     if len(labels) > MOST_NAMED:
         labels = [label for label in labels if label.value in volumes]
     largest = sorted(volumes, key=lambda value: -volumes[value])[:MOST_NAMED]

@@ -108,7 +108,7 @@ def test_names_follow_the_rules(tmp_path):
         *('--output-spaces', 'MNI152NLin2009aSym:res-2'),
     ])  # fmt: skip
     pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(config.run)))
-    assert pipeline.rooms == {'leakage', 'tumor'}
+    assert pipeline.rooms == {'leakage', 'lgg', 'tumor'}
     per_workflow = defaultdict(list)
     for name in pipeline.workflow.list_node_names():
         *parents, node = name.split('.')

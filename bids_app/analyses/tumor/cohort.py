@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,17 +13,16 @@ import numpy as np
 
 from ...compute.images import is_same_grid, read_header, read_image
 from ...compute.nnunet.dataset import case_files, read_case, write_case
-from ...config import RunConfig
 from ...errors import BadDataError, NeurolesionError, NothingSelectedError
-from ...inputs.collect import SubjectInputs, collect_inputs
-from ...inputs.layout import check_dataset
-from ...prep.modalities import MR
-from ...prep.session import MrImages, choose_images
-from .evaluation_cases import LabelFile, Labelled, open_labels
+from ...evaluation.pairs import LabelFile
+from ...prep.aligned import move_labels
+from ...prep.prepare import prepare_session
+from ...prep.session import MrImages
+from ...prep.sessions import sessions_of, warn
+from .evaluation_cases import Labelled, open_labels
 from .model.channels import CHANNELS
 from .model.labels import BACKGROUND, UNKNOWN_PART, from_convention
-from .preparation import prepare_session
-from .stack import load_channels, move_labels
+from .stack import load_channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,11 +34,6 @@ RAW: Final = 'raw'
 WORK: Final = 'work'
 
 Report = Callable[[float, str], None]
-
-
-def warn(sentence: str) -> None:
-    """Say what the user should know, beside the live line."""
-    print(f'warning: {sentence}', file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -208,36 +201,6 @@ def load_cohort(
 
         cases += synthesize(request, root, out / WORK / 'healthy', report)
     return sorted(cases, key=lambda case: case.name)
-
-
-def sessions_of(
-    bids_dir: Path, derivatives: tuple[Path, ...] = ()
-) -> Iterator[tuple[SubjectInputs, MrImages]]:
-    """
-    Find the sessions of a dataset whose MR images can be prepared.
-
-    Parameters
-    ----------
-    bids_dir : Path
-        Raw dataset.
-    derivatives : tuple of Path
-        Searched for brain masks.
-
-    Yields
-    ------
-    SubjectInputs
-        Labels and files.
-    MrImages
-        Reference and the other images.
-    """
-    check_dataset(bids_dir)
-    run = RunConfig(bids_dir=bids_dir, output_dir=bids_dir, derivatives=derivatives)
-    for inputs in collect_inputs(run, {name: modality.query for name, modality in MR.items()}):
-        session = choose_images(inputs, run, warn).mr
-        if session is None:
-            warn(f'{inputs.label} has no image thick enough to be masked, and was left out.')
-        else:
-            yield inputs, session
 
 
 def _labelled_cases(

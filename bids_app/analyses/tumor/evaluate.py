@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from ...errors import CannotCreateError, ExitCode, MissingInputError, UsageError
-from .evaluation_cases import AUTO, open_labels, pair_sides, read_pair
+from ...errors import ExitCode, UsageError
+from ...evaluation.masks import TOLERANCE_MM
+from ...evaluation.pairs import pair_sides, read_pair
+from ...evaluation.program import PLAIN, check_folders, make_folder, open_console, run_cases
+from ...evaluation.tables import CONFIDENCE
+from .evaluation_cases import AUTO, open_labels
 from .evaluation_overlay import draw_overlay
-from .evaluation_tables import (
-    CONFIDENCE,
-    SUMMARISED,
-    Evaluated,
-    case_table,
-    summarise,
-    write_tables,
-)
+from .evaluation_tables import SUMMARISED, Evaluated, case_table, summarise, write_tables
 from .model.labels import CONVENTIONS
-from .model.metrics import TOLERANCE_MM, compare_labels
+from .model.metrics import compare_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
+    from rich.console import Console
 
-    from .evaluation_cases import Case, Labelled
-
-LOG_WIDTH: Final = 140
-PLAIN: Final[dict[str, Any]] = {'highlight': False, 'soft_wrap': True}
+    from ...evaluation.pairs import Case
+    from .evaluation_cases import Labelled
 
 
 def evaluate_case(
@@ -96,11 +88,10 @@ def main(argv: Sequence[str]) -> int:
     predicted = open_labels(chosen.predicted, chosen.predicted_values)
     truth = open_labels(chosen.truth, chosen.label_values)
     cases, only_predicted, only_true = pair_sides(predicted, truth)
-    # A file or pipe has no width that the table would have to fit in.
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    console = open_console()
     for side, words in ((predicted, 'predicted'), (truth, 'true')):
         console.print(f'Values of the {words} labels: {_describe(side)}.', **PLAIN)
-    _make_folder(chosen.out)
+    make_folder(chosen.out)
     evaluate = partial(
         evaluate_case,
         predicted=predicted,
@@ -108,16 +99,7 @@ def main(argv: Sequence[str]) -> int:
         tolerance_mm=chosen.tolerance,
         images=chosen.images,
     )
-    results = list(
-        track(
-            _run(evaluate, cases, chosen.nprocs),
-            'Cases',
-            len(cases),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-    )
+    results = run_cases(evaluate, cases, chosen.nprocs)
     table = case_table(results)
     summary = summarise(table)
     write_tables(chosen.out, table, summary, chosen.tolerance)
@@ -134,36 +116,14 @@ def main(argv: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-def _run(evaluate: partial[Evaluated], cases: list[Case], nprocs: int) -> Iterator[Evaluated]:
-    if nprocs == 1 or len(cases) == 1:
-        yield from map(evaluate, cases)
-        return
-    # Forked children would inherit locks of torch's threads.
-    with ProcessPoolExecutor(nprocs, get_context('spawn')) as pool:
-        yield from pool.map(evaluate, cases)
-
-
 def _check(chosen: argparse.Namespace) -> None:
-    for path in (chosen.predicted, chosen.truth):
-        if not path.exists():
-            raise MissingInputError(f'{path} does not exist: give a dataset or a NIfTI file.')
-    if chosen.images is not None and not chosen.images.is_dir():
-        raise MissingInputError(f'{chosen.images} is not a folder: correct --images.')
+    check_folders(chosen.predicted, chosen.truth, chosen.images)
     if chosen.tolerance < 0 or chosen.nprocs < 1 or chosen.pictures < 0:
         raise UsageError('--tolerance and --pictures may not be negative, --nprocs not below 1.')
 
 
 def _describe(side: Labelled) -> str:
     return side.convention or 'masks of the whole tumor, so that only WT is evaluated'
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(
-            f'{out} cannot be created ({error.strerror}): give another --out.'
-        ) from error
 
 
 def _print(

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from ...evaluation.charts import (
+    HEIGHT,
+    WIDE,
+    WIDTH,
+    Volumes,
+    agreement_chart,
+    bar_columns,
+)
+from ...evaluation.masks import ABSENT_MM
+from ...evaluation.tables import CONFIDENCE
 from ...outputs.charts import (
-    PLOT_BOTTOM,
     PLOT_LEFT,
     PLOT_RIGHT,
     PLOT_TOP,
@@ -20,9 +29,9 @@ from ...outputs.charts import (
     padded,
 )
 from ...outputs.page import fill_page
-from .evaluation_tables import COLUMNS, CONFIDENCE, SUMMARISED, Evaluated
+from .evaluation_tables import COLUMNS, SUMMARISED, Evaluated
 from .model.labels import REGIONS
-from .model.metrics import ABSENT_MM, MEASURED
+from .model.metrics import MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,14 +42,12 @@ if TYPE_CHECKING:
 PAGE: Final = 'tumor_evaluation.html'
 TEMPLATE: Final = 'evaluation.html.j2'
 
-WIDTH, HEIGHT = 336, 260
-WIDE, TALL = 1088, 300
+TALL = 300
 NAMES_BELOW = 28.0
 
 BOX_SHARE: Final = 0.62
 """Part of a region's column that its box takes."""
 
-BAR_SHARE: Final = 0.72
 JITTER: Final = 0.22
 """Dots lie within this share of the column's width of its middle."""
 
@@ -109,21 +116,6 @@ class BarChart:
     dots: list[Dot]
 
 
-@dataclass(frozen=True)
-class AgreementChart:
-    """Predicted over true volume of a region."""
-
-    region: str
-    width: int
-    height: int
-    x: Scale
-    y: Scale
-    dots: list[Dot]
-    bias_ml: float
-    limits_ml: tuple[float, float] | None
-    """Mean difference -+ 1.96 standard deviations; None for fewer than three cases."""
-
-
 def write_evaluation(
     out: Path,
     sides: Mapping[str, tuple[Path, str]],
@@ -177,7 +169,7 @@ def write_evaluation(
         'boxes': [box_chart(cases, regions, metric) for metric in CHARTED],
         'bars': bar_chart(cases),
         'agreements': [
-            agreement_chart(cases, name) for name in REGIONS if name in regions
+            agreement_chart(name, _volumes(cases, name)) for name in REGIONS if name in regions
         ],
     }  # fmt: skip
     return fill_page(out / PAGE, TEMPLATE, context)
@@ -288,52 +280,21 @@ def bar_chart(cases: Sequence[CaseView]) -> BarChart:
     BarChart
     """
     y = make_scale([0.0, 1.0], TALL - NAMES_BELOW, PLOT_TOP)
-    room = min((WIDE - PLOT_LEFT - PLOT_RIGHT) / len(cases), 64.0)
     bars, dots = [], []
-    for number, case in enumerate(cases):
-        left = PLOT_LEFT + (number + (1 - BAR_SHARE) / 2) * room
+    for (left, width), case in zip(bar_columns(len(cases)), cases, strict=True):
         found = case.result.regions
-        bars.append((round(left, 2), round(BAR_SHARE * room, 2), y(found['WT'].dice), case))
+        bars.append((left, width, y(found['WT'].dice), case))
         for color, name in enumerate(name for name in REGIONS if name != 'WT'):
             if name in found:
                 text = f'{case.result.case.name}, {name}: {found[name].dice:.3f}'
-                middle = round(left + BAR_SHARE * room / 2, 2)
+                middle = round(left + width / 2, 2)
                 dots.append(Dot(middle, y(found[name].dice), color, f'#{case.anchor}', text))
     return BarChart(WIDE, TALL, y, bars, dots)
 
 
-def agreement_chart(cases: Sequence[CaseView], region: str) -> AgreementChart:
-    """
-    Predicted over true volume.
-
-    Parameters
-    ----------
-    cases : sequence of CaseView
-        All cases.
-    region : str
-        One of `REGIONS`.
-
-    Returns
-    -------
-    AgreementChart
-        Both axes alike, so that equal volumes lie on the diagonal.
-    """
-    found = [
-        (case, case.result.regions[region]) for case in cases if region in case.result.regions
+def _volumes(cases: Sequence[CaseView], region: str) -> list[Volumes]:
+    return [
+        Volumes(case.result.case.name, case.anchor, found.truth_ml, found.predicted_ml)
+        for case in cases
+        if (found := case.result.regions.get(region)) is not None
     ]
-    volumes = [volume for _, one in found for volume in (one.truth_ml, one.predicted_ml)]
-    span = padded([0.0, *volumes])
-    x = make_scale(span, PLOT_LEFT, WIDTH - PLOT_RIGHT, 4)
-    y = make_scale(span, HEIGHT - PLOT_BOTTOM, PLOT_TOP, 4)
-    dots = [
-        Dot(x(one.truth_ml), y(one.predicted_ml), 1, f'#{case.anchor}',
-            f'{case.result.case.name}: true {one.truth_ml:.1f} mL, '
-            f'predicted {one.predicted_ml:.1f} mL')
-        for case, one in found
-    ]  # fmt: skip
-    differences = np.array([one.difference_ml for _, one in found])
-    bias, limits = float(differences.mean()), None
-    if len(differences) > 2:
-        half = 1.96 * float(differences.std(ddof=1))
-        limits = (bias - half, bias + half)
-    return AgreementChart(region, WIDTH, HEIGHT, x, y, dots, bias, limits)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ...compute.images import write_text
-from .model.metrics import ABSENT_MM, MEASURED, MIN_LESION_MM3, REACH_MM, Comparison
+from ...evaluation.masks import ABSENT_MM, MIN_LESION_MM3, REACH_MM, Comparison
+from ...evaluation.tables import INTERVAL_TEXT, name_case, spread_of, write_table
+from .model.metrics import MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from .evaluation_cases import Case
+    from ...evaluation.pairs import Case
     from .evaluation_overlay import Overlay
-
-DECIMALS: Final = 4
-RESAMPLES: Final = 9999
-CONFIDENCE: Final = 0.95
-SEED: Final = 20240507
 
 SUMMARISED: Final = {
     'dice': 'Dice',
@@ -93,10 +87,7 @@ SUMMARY_COLUMNS: Final = {
     'metric': {'Description': 'Column of tumor_evaluation.tsv'},
     'n': {'Description': 'Number of cases', 'Units': 'count'},
     'mean': {'Description': 'Mean over cases'},
-    'ci_low': {
-        'Description': f'Lower end of the {CONFIDENCE:.0%} interval of the mean, by the '
-        f'percentiles of {RESAMPLES} bootstrap samples of cases; n/a for one case'
-    },
+    'ci_low': {'Description': INTERVAL_TEXT},
     'ci_high': {'Description': 'Upper end of that interval'},
     'median': {'Description': 'Median over cases'},
     'sd': {'Description': 'Standard deviation over cases; n/a for one case'},
@@ -138,12 +129,7 @@ def case_table(results: Sequence[Evaluated]) -> pd.DataFrame:
     """
     rows = []
     for result in results:
-        subject, session = result.case.truth.session
-        names = {
-            'participant_id': f'sub-{subject}' if subject else None,
-            'session_id': f'ses-{session}' if session else None,
-            'case': result.case.name,
-        }
+        names = name_case(result.case)
         rows += [
             {**names, 'region': region, **found._asdict()}
             for region, found in result.regions.items()
@@ -169,49 +155,9 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     for region in MEASURED:
         part = table[table['region'] == region]
         for metric in SUMMARISED if len(part) else ():
-            values = part[metric].to_numpy(float)
-            low, high = bootstrap_interval(values)
-            spread = float(values.std(ddof=1)) if len(values) > 1 else float('nan')
-            rows.append([region, metric, len(values), float(values.mean()), low, high,
-                         float(np.median(values)), spread])  # fmt: skip
+            spread = spread_of(part[metric].to_numpy(float))
+            rows.append({'region': region, 'metric': metric, **spread})
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
-
-
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    """
-    Interval of a mean by bootstrap over cases.
-
-    Parameters
-    ----------
-    values : ndarray of float, shape (n_cases,)
-        One number a case.
-
-    Returns
-    -------
-    low, high : float
-        nan for one case.
-
-    Examples
-    --------
-    >>> bootstrap_interval(np.array([0.5, 0.5, 0.5]))
-    (0.5, 0.5)
-    """
-    from scipy.stats import bootstrap
-
-    if len(values) < 2:
-        return float('nan'), float('nan')
-    found = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method='percentile',
-        vectorized=True,
-        # A fixed number of values at once, so that a thousand cases need no more memory.
-        batch=1000,
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return float(found.low), float(found.high)
 
 
 def write_tables(
@@ -231,10 +177,5 @@ def write_tables(
     """
     columns = {name: dict(entry) for name, entry in COLUMNS.items()}
     columns['surface_dice']['ToleranceMm'] = tolerance_mm
-    for name, rows, words in (
-        ('tumor_evaluation', table, columns),
-        ('tumor_evaluation_summary', summary, SUMMARY_COLUMNS),
-    ):
-        text = rows.round(DECIMALS).to_csv(sep='\t', index=False, na_rep='n/a')
-        write_text(out / f'{name}.tsv', text)
-        write_text(out / f'{name}.json', json.dumps(words, indent=2) + '\n')
+    write_table(out, 'tumor_evaluation', table, columns)
+    write_table(out, 'tumor_evaluation_summary', summary, SUMMARY_COLUMNS)

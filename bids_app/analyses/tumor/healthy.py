@@ -10,11 +10,12 @@ import SimpleITK
 from ...compute.images import atomic_path, read_mask, read_volume, save_image
 from ...compute.nnunet.dataset import case_files
 from ...errors import BadDataError, NeurolesionError
+from ...prep.prepare import prepare_session
 from ...prep.resample import coarsen, read_itk
-from .cohort import Case, CohortRequest, Report, save_case, sessions_of, warn
+from ...prep.sessions import sessions_of, warn
+from .cohort import Case, CohortRequest, Report, save_case
 from .model.channels import CHANNELS
 from .model.synthesis import estimate_tissues, simulate_case
-from .preparation import prepare_session
 
 if TYPE_CHECKING:
     from pathlib import Path

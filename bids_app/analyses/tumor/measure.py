@@ -9,11 +9,10 @@ import numpy as np
 
 from ...compute.nnunet.predict import PredictSettings
 from ...compute.weights import read_card
+from ...evaluation.masks import MM3_PER_ML, dice_score
 from .card import WEIGHTS_FILE
 from .model.channels import CHANNEL_NAMES, CHANNELS
 from .model.labels import REGIONS, UNKNOWN_PART, labels_from_regions, regions_of
-from .model.lesions import MM3_PER_ML
-from .model.metrics import dice_score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
+from ...compute.curves import Curves
 from ...compute.device import resolve_device
 from ...compute.images import atomic_path
 from ...compute.machine import available_memory_gb
-from ...compute.nnunet.curves import Curves
 from ...compute.training import EarlyStop
 from ...errors import BadDataError, UsageError
 from .model.labels import CLASSES

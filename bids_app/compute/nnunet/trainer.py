@@ -14,10 +14,10 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ...errors import BadDataError
+from ..curves import Curves
 from ..images import atomic_path
 from ..training import seed_everything
 from .batches import OrderedLoader, Prefetch, fixed_batches, spread
-from .curves import Curves
 from .dataset import exported_dataset
 from .losses import PartialRegionsLoss, known_voxels
 from .settings import autocast_type

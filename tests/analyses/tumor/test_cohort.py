@@ -12,8 +12,9 @@ import SimpleITK
 
 from bids_app.analyses.tumor.cohort import Case, CohortRequest, load_cohort
 from bids_app.analyses.tumor.model.channels import CHANNELS
-from bids_app.analyses.tumor.stack import load_channels, move_labels
+from bids_app.analyses.tumor.stack import load_channels
 from bids_app.errors import BadDataError
+from bids_app.prep.aligned import move_labels
 
 from .cohort_datasets import AFFINE, SHAPE, describe, tumour_head, write_dataset, write_image
 

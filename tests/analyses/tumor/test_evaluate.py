@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from bids_app.analyses.tumor.evaluate import main
-from bids_app.analyses.tumor.evaluation_tables import bootstrap_interval
 from bids_app.cli.tools import main as tools
 from bids_app.errors import NeurolesionError
+from bids_app.evaluation.tables import bootstrap_interval
 
 SHAPE = (40, 44, 36)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])

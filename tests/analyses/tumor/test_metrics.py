@@ -5,13 +5,8 @@ import pytest
 from scipy import ndimage
 
 from bids_app.analyses.tumor.model.labels import UNKNOWN_PART
-from bids_app.analyses.tumor.model.metrics import (
-    ABSENT_MM,
-    Comparison,
-    compare_labels,
-    compare_masks,
-    dice_score,
-)
+from bids_app.analyses.tumor.model.metrics import compare_labels
+from bids_app.evaluation.masks import ABSENT_MM, Comparison, compare_masks, dice_score
 
 ISO = (1.0, 1.0, 1.0)
 

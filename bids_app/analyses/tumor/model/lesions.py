@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from ....evaluation.masks import MM3_PER_ML, NEIGHBOURS
 from .labels import BACKGROUND, EDEMA, NCR, regions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-NEIGHBOURS: Final = ndimage.generate_binary_structure(3, 3)
-"""Voxels that touch by a face, an edge or a corner belong to one lesion."""
-
-MM3_PER_ML: Final = 1000.0
 
 
 def remove_small(labels: np.ndarray, spacing_mm: Sequence[float], min_mm3: float) -> np.ndarray:

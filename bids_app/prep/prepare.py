@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ...compute.child import ChildError
-from ...compute.images import write_text
-from ...errors import BadDataError
-from ...prep.interfaces import Coregister, Strip
+from ..compute.child import ChildError
+from ..compute.images import write_text
+from ..errors import BadDataError
+from .interfaces import Coregister, Strip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ...prep.session import MrImages, PrepImage
+    from .session import MrImages, PrepImage
 
 DONE_FILE: Final = 'prepared.json'
 

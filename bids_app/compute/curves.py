@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..images import atomic_path, write_text
+from .images import atomic_path, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,29 +35,32 @@ def write_table(path: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 def draw_curves(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """
-    Draw losses on the left, Dice of each region on the right.
+    Draw losses on the left, Dice on the validation cases on the right.
 
     Parameters
     ----------
     path : Path
         A ``.png`` file; replaced in one step.
     history : sequence of mapping of str to float
-        As in `write_table`; columns ``dice_<region>`` are drawn on the right.
+        As in `write_table`; those of `LOSSES` that are columns are drawn on the left, columns
+        ``dice_<region>`` on the right.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout='constrained')
     left, right = figure.subplots(1, 2)
     epochs = [row['epoch'] for row in history]
-    for name in LOSSES:
-        left.plot(epochs, [row[name] for row in history], label=name.replace('_', ' '))
     for name in history[0] if history else ():
-        if name.startswith('dice_'):
-            right.plot(epochs, [row[name] for row in history], label=name.removeprefix('dice_'))
+        values = [row[name] for row in history]
+        if name in LOSSES:
+            left.plot(epochs, values, label=name.replace('_', ' '))
+        elif name.startswith('dice_'):
+            right.plot(epochs, values, label=name.removeprefix('dice_'))
     left.set(xlabel='epoch', ylabel='loss')
-    right.set(xlabel='epoch', ylabel='Dice of validation patches', ylim=(0, 1))
+    right.set(xlabel='epoch', ylabel='Dice of validation', ylim=(0, 1))
     for axes in (left, right):
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
         axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

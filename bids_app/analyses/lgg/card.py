@@ -1,0 +1,140 @@
+"""The model card of the lgg room, written beside the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ... import __version__
+from ...compute.training import write_card
+from .model.preprocess import BRAIN_PERCENTILES, CHANNELS, FLAIR, PERCENTILES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+CARD_FILE: Final = 'lgg.json'
+WEIGHTS_FILE: Final = 'lgg.safetensors'
+LICENCE: Final = 'yours, as your training data allow'
+THRESHOLD: Final = 0.5
+"""Of the probability."""
+
+REFERENCE: Final = 'Buda et al., Comput Biol Med 109 (2019) 218-225'
+NORMALISATIONS: Final = {
+    False: f'0 below a tenth of the maximum; percentiles {PERCENTILES[0]:g} to '
+    f'{PERCENTILES[1]:g} of the volume; each channel to mean 0 and standard deviation 1',
+    True: f'0 outside the brain; percentiles {BRAIN_PERCENTILES[0]:g} to '
+    f'{BRAIN_PERCENTILES[1]:g} of each channel in the brain; there to mean 0 and standard '
+    'deviation 1',
+}
+LIMITS: Final = (
+    'Made for lower-grade gliomas before treatment, outlined on FLAIR. Other tumors, resection '
+    'cavities, infarction and inflammation were not learnt unless the training data had them. '
+    'Not a medical device.'
+)
+
+
+def describe_model(
+    network: Mapping[str, Any],
+    sha256: str,
+    trained: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    *,
+    flair_only: bool,
+    licence: str = LICENCE,
+) -> dict[str, Any]:
+    """
+    Make the content of a card.
+
+    Parameters
+    ----------
+    network : mapping
+        `Unet2dSpec.as_card`.
+    sha256 : str
+        Of the weights.
+    trained, measured : mapping
+        On what and how; how well, from `summarise`.
+    flair_only : bool
+        Whether FLAIR fills all channels, also where other sequences are there.
+    licence : str
+        Of the weights.
+
+    Returns
+    -------
+    dict
+    """
+    beside = network['neighbours']
+    return {
+        'name': 'neurolesion lgg',
+        'version': __version__,
+        'method': '2D U-Net of four levels on slices'
+        + (f', each with {beside} on either side' if beside else '')
+        + ', trained on slices drawn by the area of their tumor',
+        'reference': REFERENCE,
+        'weights': {'file': WEIGHTS_FILE, 'sha256': sha256, 'licence': licence},
+        'unet2d': dict(network),
+        'trained': dict(trained),
+        'measured': dict(measured),
+        'inputs': {
+            'channels': [FLAIR] if flair_only else list(CHANNELS),
+            'missing': 'FLAIR stands in for what is missing',
+            'orientation': 'slices across the thickest spacing, else axial, of the volume in LPS',
+            'normalisation': NORMALISATIONS[bool(network['stripped'])],
+        },
+        'outputs': {'threshold': THRESHOLD, 'activation': 'sigmoid'},
+        'limits': LIMITS,
+    }
+
+
+def summarise(on: str, dice: Mapping[str, float]) -> dict[str, Any]:
+    """
+    Sum up what was measured, for the card.
+
+    Parameters
+    ----------
+    on : str
+        Whom.
+    dice : mapping of str to float
+        Volume Dice of each session.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> summarise('validation patients', {'sub-01': 0.5, 'sub-02': 0.75})['dice_mean']
+    0.625
+    """
+    values = np.array(list(dice.values()))
+    return {
+        'on': on,
+        'n': len(values),
+        'dice_mean': round(float(values.mean()), 4),
+        'dice_median': round(float(np.median(values)), 4),
+        'dice_min': round(float(values.min()), 4),
+        'dice_max': round(float(values.max()), 4),
+        'per_patient': {name: round(float(value), 4) for name, value in dice.items()},
+    }
+
+
+def save_card(out: Path, card: Mapping[str, Any]) -> Path:
+    """
+    Write a card beside its weights.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the weights.
+    card : mapping
+        From `describe_model`.
+
+    Returns
+    -------
+    Path
+        The card.
+    """
+    path = out / CARD_FILE
+    write_card(path, card)
+    return path

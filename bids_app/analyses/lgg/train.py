@@ -1,0 +1,391 @@
+"""Training of glioma segmentation: ``neurolesion-tools train lgg``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ...errors import BadDataError, CannotCreateError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .cohort import Head
+    from .options import TrainingOptions
+    from .run import Run
+
+VALIDATION_FRACTION: Final = 0.2
+WORK: Final = 'work'
+OWN_DATA: Final = "the user's own cases"
+LOSS_NAMES: Final = ('dice', 'ce', 'dice+ce')
+MIN_SIDE: Final = 32
+LASTING: Final = ('epoch', 'going on')
+"""Words of a message that stays on the screen."""
+
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Who is learnt from and who is measured.
+
+    Attributes
+    ----------
+    validation_fraction : float
+        Part of the patients by whom the best epoch is chosen; 0 learns from all and keeps the
+        weights of the last one.
+    folds : int
+        Of the cross-validation that comes before the final model; 0 does without.
+    held_out : tuple of str
+        Patients that are only measured on.
+    """
+
+    validation_fraction: float = VALIDATION_FRACTION
+    folds: int = 0
+    held_out: tuple[str, ...] = ()
+
+
+def split_heads(
+    heads: Sequence[Head], plan: Plan, seed: int
+) -> tuple[list[Head], list[Head], list[Head]]:
+    """
+    Split sessions by patient.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        All sessions.
+    plan : Plan
+        Who is held out, and how many validate.
+    seed : int
+        Of the split.
+
+    Returns
+    -------
+    training, validation, test : list of Head
+        No patient is in two of them.
+
+    Raises
+    ------
+    UsageError
+        If a patient to hold out does not exist.
+    BadDataError
+        If nothing is left to learn from.
+    """
+    from ...compute.training import split_patients
+
+    labels = [name.removeprefix('sub-') for name in plan.held_out]
+    unknown = sorted(set(labels) - {head.patient for head in heads})
+    if unknown:
+        raise UsageError(f'--hold-out names {unknown[0]!r}, of whom there is no case: correct it.')
+    test = [head for head in heads if head.patient in labels]
+    rest = [head for head in heads if head.patient not in labels]
+    if not rest:
+        raise BadDataError('No case is left to learn from: hold fewer patients out.')
+    if plan.validation_fraction == 0.0:
+        return rest, [], test
+    patients = [head.patient for head in rest]
+    rng = np.random.default_rng(seed)
+    training, validation = split_patients(patients, plan.validation_fraction, rng)
+    if not training or not validation:
+        raise BadDataError(
+            f'{len(set(patients))} patients cannot be divided into some to learn from and some to '
+            'validate on: add labelled sessions, or give --validation-fraction 0.'
+        )
+    return [rest[index] for index in training], [rest[index] for index in validation], test
+
+
+def train_heads(
+    heads: Sequence[Head],
+    bids_dir: Path,
+    out: Path,
+    options: TrainingOptions,
+    plan: Plan = Plan(),
+    report: Report = lambda _done, _text: None,
+) -> dict[str, Any]:
+    """
+    Cross-validate if asked for, train the model, measure it, and write weights and card.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        All sessions.
+    bids_dir : Path
+        The raw dataset.
+    out : Path
+        Folder of the model; an interrupted training in it is taken up.
+    options : TrainingOptions
+        Settings; ``minutes`` are for all trainings together.
+    plan : Plan
+        Who is learnt from and who is measured.
+    report : callable
+        Is told the share of the training that is done and a short text.
+
+    Returns
+    -------
+    dict
+        The card.
+    """
+    from ...compute.weights import save_weights
+    from .card import WEIGHTS_FILE, describe_model, save_card
+    from .cross_validation import cross_validate
+    from .run import Run
+
+    training, validation, test = split_heads(heads, plan, options.seed)
+    parts = plan.folds + 1
+    if options.minutes:
+        options = replace(options, minutes=options.minutes / parts)
+    crossed: dict[str, float] = {}
+    if plan.folds:
+        crossed = cross_validate(
+            training, plan.folds, bids_dir, out, options,
+            lambda done, text: report(done * plan.folds / parts, text),
+        )  # fmt: skip
+    run = Run(
+        training, validation, out, options,
+        lambda done, text: report((plan.folds + done) / parts, text),
+    )  # fmt: skip
+    run.fit()
+    report(1.0, 'measuring')
+    card = describe_model(
+        options.spec.as_card(),
+        save_weights(run.best, out / WEIGHTS_FILE),
+        _trained(run),
+        _measured(run, plan.folds, crossed, test),
+        flair_only=options.flair_only,
+    )
+    save_card(out, card)
+    return card
+
+
+def _trained(run: Run) -> dict[str, Any]:
+    return {
+        'data': OWN_DATA,
+        'patients': len({head.patient for head in run.training}),
+        'sessions': len(run.training),
+        'slices': len(run.places),
+        'validation_patients': sorted({head.patient for head in run.validation}),
+        'epochs': len(run.history),
+        'best_epoch': run.best_epoch,
+        'minutes': round(run.seconds / 60.0, 1),
+        'device': run.device.type,
+        'options': asdict(run.options),
+    }
+
+
+def _measured(
+    run: Run, folds: int, crossed: dict[str, float], test: Sequence[Head]
+) -> dict[str, Any]:
+    """Say how good the model is on those who tell most, and on held-out patients beside."""
+    from ...evaluation.masks import dice_score
+    from .card import summarise
+
+    def measure(on: str, heads: Sequence[Head]) -> dict[str, Any]:
+        return summarise(
+            on, {head.name: dice_score(run.predict(head), head.truth) for head in heads}
+        )
+
+    held_out = measure('held-out patients', test) if test else {}
+    if crossed:
+        told = f'{folds}-fold cross-validation: each patient by a network that never saw them'
+        measured = summarise(told, crossed)
+        return measured | {'held_out': held_out} if held_out else measured
+    if held_out:
+        return held_out
+    if run.validation:
+        return measure('validation patients, by whom the best epoch was chosen', run.validation)
+    return {}
+
+
+def main(argv: Sequence[str]) -> int:
+    """
+    Run ``neurolesion-tools train lgg``.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments after the room's name.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    chosen = _parser().parse_args(argv)
+    plan = _plan(chosen)
+    options = _options(chosen)
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(f'{chosen.out} cannot be created ({error.strerror}).') from error
+    from .cohort import CohortRequest, load_cohort
+
+    request = CohortRequest(
+        # pybids gives whole paths, which must lie below the dataset as it is named here.
+        bids_dir=chosen.bids_dir.resolve(),
+        labels=chosen.labels.resolve(),
+        side=options.side,
+        flair_only=options.flair_only,
+        stripped=options.stripped,
+        seed=options.seed,
+        threads=chosen.threads or 1,
+    )
+    with _progress() as report:
+        heads = load_cohort(request, chosen.out / WORK, report)
+        card = train_heads(heads, chosen.bids_dir, chosen.out, options, plan, report)
+    print(_summary(chosen.out, card))
+    return ExitCode.OK
+
+
+def _plan(chosen: argparse.Namespace) -> Plan:
+    folds, fraction = chosen.cross_validate, chosen.validation_fraction
+    if folds == 1:
+        raise UsageError('--cross-validate 1 leaves nobody to learn from: give 2 folds or more.')
+    if folds and fraction:
+        raise UsageError(
+            '--cross-validate trains on all patients of the other folds and then on all: leave '
+            '--validation-fraction away.'
+        )
+    if fraction is None:
+        fraction = 0.0 if folds else VALIDATION_FRACTION
+    if not 0.0 <= fraction < 1.0:
+        raise UsageError(
+            f'--validation-fraction {fraction:g} is not from 0 to below 1: correct it.'
+        )
+    return Plan(fraction, folds, tuple(chosen.hold_out or ()))
+
+
+def _options(chosen: argparse.Namespace) -> TrainingOptions:
+    import torch
+
+    from ...compute.device import resolve_device
+    from .model.unet2d import LEVELS
+    from .options import TrainingOptions
+
+    if chosen.side < MIN_SIDE or chosen.side % 2**LEVELS:
+        raise UsageError(
+            f'--side {chosen.side} is no multiple of {2**LEVELS} from {MIN_SIDE}: the network '
+            f'halves slices {LEVELS} times.'
+        )
+    if chosen.learning_rate <= 0.0:
+        raise UsageError('--learning-rate must be above 0.')
+    if chosen.minutes is not None and chosen.minutes <= 0.0:
+        raise UsageError('--minutes must be above 0.')
+    resolve_device(chosen.device)
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    return TrainingOptions(
+        epochs=chosen.epochs,
+        slices_per_epoch=chosen.slices_per_epoch,
+        batch=chosen.batch,
+        width=chosen.width,
+        neighbours=chosen.neighbours,
+        side=chosen.side,
+        learning_rate=chosen.learning_rate,
+        loss=chosen.loss,
+        sampling=chosen.sampling,
+        flair_only=chosen.flair_only,
+        stripped=chosen.stripped,
+        minutes=chosen.minutes,
+        seed=chosen.seed,
+        device=chosen.device,
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """One live line on a terminal, and a plain line for each epoch elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn('training'), BarColumn(), TextColumn('{task.percentage:>3.0f}%'),
+        TimeElapsedColumn(), TextColumn('{task.fields[text]}', markup=False),
+    ) as bar:  # fmt: skip
+        task = bar.add_task('training', total=1.0, text='')
+
+        def report(done: float, text: str) -> None:
+            bar.update(task, completed=min(done, 1.0), text=text)
+            if any(word in text for word in LASTING):
+                bar.console.print(text, highlight=False, markup=False)
+
+        yield report
+
+
+def _summary(out: Path, card: dict[str, Any]) -> str:
+    from .card import CARD_FILE
+
+    measured = card['measured']
+    found = (
+        f'; Dice {measured["dice_mean"]:.3f} (median {measured["dice_median"]:.3f}) over '
+        f'{measured["n"]}, {measured["on"]}'
+        if measured
+        else ''
+    )
+    return (
+        f'{out / CARD_FILE}: {card["trained"]["epochs"]} epochs{found}. Use it with '
+        f'--weights-dir {out}'
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='neurolesion-tools train lgg',
+        description='Train the segmentation of lower-grade gliomas on labelled sessions of '
+        'yours. The same command again goes on where it stopped.',
+    )
+    add = parser.add_argument
+    add('bids_dir', type=Path, help='BIDS dataset with FLAIR and, if there are, T1w and T1Gd')
+    add('out', type=Path, help='folder of the model; --weights-dir of a run takes it')
+    add('--labels', type=Path, required=True,
+        help='derivatives dataset with masks label-tumor, label-lesion or label-WT')  # fmt: skip
+    add('--epochs', type=_positive, default=40)
+    add('--slices-per-epoch', type=_positive, default=480)
+    add('--batch', type=_positive, default=8, help='slices of a step')
+    add('--width', type=_positive, default=16, help='features of the first level (study: 32)')
+    add('--neighbours', type=_amount, default=1, help='slices on either side that are read too')
+    add('--side', type=_positive, default=128, help='pixels of a slice (study: 256)')
+    add('--learning-rate', type=float, default=4e-3, help='the highest')
+    add('--loss', choices=LOSS_NAMES, default='dice')
+    add('--sampling', choices=('slices', 'sessions'), default='slices',
+        help='draw slices by the area of tumor among all, or among those of a session, where '
+        'sessions are equally likely')  # fmt: skip
+    add('--flair-only', action='store_true', help='leave T1w and T1Gd aside')
+    add('--stripped', action='store_true',
+        help='mask brains as a run does, and learn from them alone')  # fmt: skip
+    add('--validation-fraction', type=float, metavar='P',
+        help='share of the patients by whom the best epoch is chosen (0.2); 0: learn from all '
+        'and keep the last')  # fmt: skip
+    add('--cross-validate', type=_amount, default=0, metavar='K',
+        help='first mark every patient by a network that never saw them')  # fmt: skip
+    add('--hold-out', nargs='+', metavar='LABEL', help='patients to measure on alone')
+    add('--minutes', type=float, help='end within this time, with the learning rate at 0')
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    add('--threads', type=_amount, default=0, help='processors; 0: all')
+    add('--seed', type=_amount, default=0)
+    return parser
+
+
+def _amount(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is below 0')
+    return value
+
+
+def _positive(text: str) -> int:
+    value = _amount(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError('0 is too few')
+    return value
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

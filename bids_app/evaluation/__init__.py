@@ -1,0 +1,1 @@
+"""Predicted against true lesions: what the evaluations of several rooms share."""
