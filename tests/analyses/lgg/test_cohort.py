@@ -151,7 +151,7 @@ def test_of_a_stripped_head_the_brain_alone_is_left(
     assert len(head.slices) == 6
     # The box of the mask, with its shorter side padded by 0.
     assert head.frame.square == 22
-    assert not head.slices[..., :2].any()
+    assert not head.slices[..., :2, :].any()
     np.testing.assert_array_equal(from_slices(head.truth, head.order), head_with_disc(1)[1])
 
 
