@@ -31,6 +31,8 @@ BIDS_VERSION = '1.11.1'
 REGISTRATION_ENGINES = ('greedy', 'ants')
 REGISTRATION_QUALITIES = ('fast', 'standard', 'precise')
 TUMOR_LABELS = ('brats2023', 'brats2017', 'msd')
+ANOMALY_MODALITIES = ('t1w', 'flair', 't2w')
+ANOMALY_RESHAPES = ('template', 'clustered', 'fixed')
 
 
 @dataclass(frozen=True)
@@ -239,12 +241,55 @@ class LggConfig:
 
 
 @dataclass(frozen=True)
+class AnomalyConfig:
+    """Settings of the ``anomaly`` room."""
+
+    reshape: str = 'template'
+    """One of `ANOMALY_RESHAPES`: how volumes of all matrix sizes reach the network's shape."""
+
+    threshold: float = 0.0
+    """Anomaly from which on a voxel is in the mask, as z; 0 takes the model card's value."""
+
+    modalities: tuple[str, ...] = ()
+    """Some of `ANOMALY_MODALITIES` to analyse; empty means all that the session has."""
+
+    label_column: str = ''
+    """Column of ``participants.tsv`` that says who is healthy; empty leaves the classifier out."""
+
+    healthy_value: str = ''
+    """Value of `label_column` in the rows of healthy subjects."""
+
+    def __post_init__(self) -> None:
+        for name, values, choices in (
+            ('reshape', (self.reshape,), ANOMALY_RESHAPES),
+            ('modalities', self.modalities, ANOMALY_MODALITIES),
+        ):
+            unknown = [value for value in values if value not in choices]
+            if unknown:
+                raise UsageError(
+                    f'anomaly.{name} has {unknown[0]!r}, which does not exist: choose from '
+                    f'{", ".join(choices)}.'
+                )
+        if not 0 <= self.threshold < float('inf'):
+            raise UsageError(
+                f'anomaly.threshold is {self.threshold:g}: give a z value over 0, or 0 for the '
+                "model card's value."
+            )
+        if bool(self.label_column) != bool(self.healthy_value):
+            raise UsageError(
+                'anomaly.label_column and anomaly.healthy_value belong together: name the column '
+                'of participants.tsv and the value that healthy subjects have in it.'
+            )
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run."""
 
     run: RunConfig
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     prep: PrepConfig = field(default_factory=PrepConfig)
+    anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
     lgg: LggConfig = field(default_factory=LggConfig)
     tumor: TumorConfig = field(default_factory=TumorConfig)
@@ -258,6 +303,7 @@ class Config:
 
 ROOM_SECTIONS = {
     'prep': PrepConfig,
+    'anomaly': AnomalyConfig,
     'leakage': LeakageConfig,
     'lgg': LggConfig,
     'tumor': TumorConfig,

@@ -182,7 +182,7 @@ def _init_subject_wf(
         return None
     # A room sees what preparation kept: the image that was chosen, or none.
     subject = replace(subject, images=subject.images | _kept(session, subject))
-    place = Place(config, spaces, session)
+    place = Place(config, spaces, session, partial(pipeline.warn, subject))
     rooms = _init_rooms(subject, place, pipeline)
     preparations = _preparations(session, place)
     if not rooms and not (config.run.prep_only and preparations):
@@ -206,10 +206,13 @@ def _init_rooms(subject: SubjectInputs, place: Place, pipeline: Pipeline) -> lis
         room = ANALYSES[name]
         if room.wants(subject.images, named=run.analyses_named):
             try:
-                rooms += load_function(room.build)(subject, place)
-                pipeline.rooms.add(name)
+                parts = load_function(room.build)(subject, place)
             except NeurolesionError as error:
                 pipeline.fail(subject, name, error)
+                continue
+            rooms += parts
+            if parts:
+                pipeline.rooms.add(name)
         elif room.wants(subject.images, named=True):
             unasked.append(name)
     if not rooms and unasked:

@@ -200,7 +200,8 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
         '--weights-dir',
         metavar='DIR',
         type=Path,
-        help='folder with <room>.safetensors and its <room>.json',
+        help='folder of models as "neurolesion-tools train" writes them; rooms without one in it '
+        'keep theirs',
     )
     group.add_argument(
         '--tumor-model',

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from ..config import TUMOR_LABELS, LeakageConfig, LggConfig, TumorConfig
+from ..config import (
+    ANOMALY_MODALITIES,
+    ANOMALY_RESHAPES,
+    TUMOR_LABELS,
+    AnomalyConfig,
+    LeakageConfig,
+    LggConfig,
+    TumorConfig,
+)
 from .values import amount, fraction, number
 
 KINETIC_MODELS = ('patlak', 'tofts', 'etofts', '2cxm', '2cum')
@@ -20,9 +28,48 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     parser : ArgumentParser
         Gets one group a room; what is not given stays unset, so that a file may set it.
     """
+    _add_anomaly_options(parser)
     _add_leakage_options(parser)
     _add_lgg_options(parser)
     _add_tumor_options(parser)
+
+
+def _add_anomaly_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('room anomaly')
+    off = argparse.SUPPRESS
+    group.add_argument(
+        '--anomaly-modalities',
+        nargs='+',
+        choices=ANOMALY_MODALITIES,
+        metavar='MODALITY',
+        default=off,
+        help=f'images to analyse, of {", ".join(ANOMALY_MODALITIES)}; default: all that have a '
+        'model',
+    )
+    group.add_argument(
+        '--anomaly-reshape',
+        choices=ANOMALY_RESHAPES,
+        default=off,
+        help='how images of all sizes reach the shape of the network: template (affine to the '
+        'template at 2 mm), clustered (to the usual shape of images of like size), fixed (all '
+        f'to one shape); each needs a model trained so; default: {AnomalyConfig.reshape}',
+    )
+    group.add_argument(
+        '--anomaly-threshold',
+        metavar='Z',
+        type=amount,
+        default=off,
+        help="anomaly from which on a voxel is in the mask, z; default: the model card's",
+    )
+    group.add_argument(
+        '--anomaly-label-column',
+        metavar='COLUMN',
+        default=off,
+        help='group level: column of participants.tsv that says who is healthy; classifiers are '
+        'then tested on the features of the networks',
+    )
+    group.add_argument('--anomaly-healthy-value', metavar='VALUE', default=off,
+                       help='value of healthy subjects in that column')  # fmt: skip
 
 
 def _add_leakage_options(parser: argparse.ArgumentParser) -> None:

@@ -294,6 +294,8 @@ def _group(config: Config) -> RunOutcome:
     from ..group.tables import run_group
 
     result = run_group(config)
+    for warning in result.warnings:
+        print(f'neurolesion: {warning}', file=sys.stderr)
     missing = ''
     if result.missing:
         missing = f' Without results: {", ".join(f"sub-{label}" for label in result.missing)}.'

@@ -22,6 +22,12 @@ def _demo(argv: Sequence[str]) -> int:
     return demo(argv)
 
 
+def _dicom(argv: Sequence[str]) -> int:
+    from ..inputs.dicom.program import main as dicom
+
+    return dicom(argv)
+
+
 def _room_program(kind: str) -> Program:
     def program(argv: Sequence[str]) -> int:
         from ..analyses.analysis import load_function
@@ -53,6 +59,7 @@ def _weights(argv: Sequence[str]) -> int:
 
 PROGRAMS: dict[str, tuple[Program, str]] = {
     'demo': (_demo, 'make a phantom BIDS dataset with known truth'),
+    'dicom': (_dicom, 'turn DICOM files into a BIDS dataset'),
     'train': (_room_program('train'), 'fit the weights of a room to your data'),
     'evaluate': (_room_program('evaluate'), 'measure how well a room does on your data'),
     'templates': (_templates, 'list, fetch and import templates'),
@@ -76,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog='neurolesion-tools',
-        description='Demo data, training, evaluation, templates and weights of neurolesion.',
+        description='Demo data, DICOM import, training, evaluation, templates and weights of '
+        'neurolesion.',
         epilog='\n'.join(f'  {name:10} {text}' for name, (_, text) in PROGRAMS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,6 +17,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
+from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from ..errors import BadDataError, InputOutputError, MissingInputError
@@ -38,7 +39,7 @@ FRAME_BLOCK = 16
 
 _BAD_GZIP: tuple[Any, ...] = (EOFError, zlib.error, isal_zlib.error, igzip.BadGzipFile)
 _NO_NIFTI: tuple[type[Exception], ...] = (
-    nib.spatialimages.HeaderDataError,
+    HeaderDataError,
     ImageFileError,
     WrapStructError,
     OverflowError,
@@ -364,7 +365,11 @@ class Frames(Sequence[np.ndarray]):
 
 
 def save_image(
-    data: np.ndarray, like: nib.Nifti1Image, path: Path, intent: str | None = None
+    data: np.ndarray,
+    like: nib.Nifti1Image,
+    path: Path,
+    intent: str | None = None,
+    frame_s: float | None = None,
 ) -> Path:
     """
     Write an image on the grid of another one, compressed by ISA-L and without a time stamp.
@@ -379,6 +384,8 @@ def save_image(
         A ``.nii.gz`` name; it appears only when complete.
     intent : str, optional
         Short text for the header's ``intent_name``.
+    frame_s : float, optional
+        Time between the frames of a 4D image, in s.
 
     Returns
     -------
@@ -393,6 +400,8 @@ def save_image(
     image.header.set_xyzt_units('mm', 'sec')
     if intent:
         image.header['intent_name'] = intent[:15]
+    if frame_s is not None:
+        image.header.set_zooms((*image.header.get_zooms()[:3], frame_s))
     content = igzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

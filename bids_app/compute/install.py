@@ -98,8 +98,10 @@ def find_models(folder: Path, entry: WeightsEntry) -> list[Path]:
     []
     """
     if entry.format == CARD:
-        cards = folder.rglob(f'{entry.room}.json')
-        return sorted(card.parent for card in cards if any(card.parent.glob(f'*{SAFETENSORS}')))
+        # A room may have several models, whose cards are named after it.
+        names = (f'{entry.room}.json', f'{entry.room}_*.json')
+        folders = {card.parent for name in names for card in folder.rglob(name)}
+        return sorted(path for path in folders if any(path.glob(f'*{SAFETENSORS}')))
     plans = folder.rglob(NNUNET_FILES[0])
     return sorted(
         plan.parent

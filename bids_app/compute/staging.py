@@ -1,7 +1,9 @@
-"""Hidden folders in which files are made before they are put in place."""
+"""Hidden folders in which files are made before they are put in place, and locks on folders."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -46,3 +48,15 @@ def staging_folder(home: Path, remedy: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which leaves no lock file behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import BadDataError, MissingInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -49,7 +49,9 @@ class ModelFiles:
         return str(self.card['weights']['sha256'])
 
 
-def find_model(room: str, room_folder: Path, weights_dir: Path | None) -> ModelFiles:
+def find_model(
+    room: str, room_folder: Path, weights_dir: Path | None, name: str = ''
+) -> ModelFiles:
     """
     Choose the weights of a room.
 
@@ -62,6 +64,9 @@ def find_model(room: str, room_folder: Path, weights_dir: Path | None) -> ModelF
     weights_dir : Path or None
         Folder of ``--weights-dir``: ``<room>.json`` in it, a card as ``neurolesion-tools train``
         writes it, names a weights file beside it. Rooms that it has no card of keep theirs.
+    name : str
+        Of one model of a room that has several: its cards are ``<name>.json``, the embedded one
+        in the package folder. None of them need be there.
 
     Returns
     -------
@@ -71,11 +76,11 @@ def find_model(room: str, room_folder: Path, weights_dir: Path | None) -> ModelF
     Raises
     ------
     MissingInputError
-        If there is no such folder, or no weights file.
+        If there is no such folder, no card of the name, or no weights file.
     BadDataError
         If the card cannot be read.
     """
-    card_path = room_folder / EMBEDDED_CARD
+    card_path = room_folder / (f'{name}.json' if name else EMBEDDED_CARD)
     folder = room_folder / EMBEDDED_FOLDER
     if weights_dir is not None:
         if not weights_dir.is_dir():
@@ -83,9 +88,14 @@ def find_model(room: str, room_folder: Path, weights_dir: Path | None) -> ModelF
                 f'{weights_dir} is not a folder: correct --weights-dir, or leave it out to use '
                 'the embedded weights.'
             )
-        own = weights_dir / f'{room}.json'
+        own = weights_dir / f'{name or room}.json'
         if own.is_file():
             card_path, folder = own, weights_dir
+    if name and not card_path.is_file():
+        raise MissingInputError(
+            f'There is no model {name}: train one with "neurolesion-tools train {room}" and give '
+            'its folder to --weights-dir.'
+        )
     card = read_card(card_path)
     weights = folder / card['weights']['file']
     if not weights.is_file():
@@ -126,6 +136,33 @@ def read_card(path: Path) -> dict[str, Any]:
     if not (isinstance(file, str) and isinstance(checksum, str)):
         raise BadDataError(f'{path} must give weights.file and weights.sha256 as text.')
     return dict(card)
+
+
+def read_planned_card(described: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Read the card of a model that was chosen when the run was planned.
+
+    Parameters
+    ----------
+    described : mapping
+        ``card``, its path, and the ``sha256`` that it promised then.
+
+    Returns
+    -------
+    dict
+        As `read_card`.
+
+    Raises
+    ------
+    BadDataError
+        If it promises another checksum now, or as `read_card`.
+    """
+    card = read_card(Path(described['card']))
+    if card['weights']['sha256'] != described['sha256']:
+        raise BadDataError(
+            f'The card {described["card"]} changed since this run was planned: start it again.'
+        )
+    return card
 
 
 def sha256_of(path: Path) -> str:

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from .pairs import Case
-
 LOG_WIDTH: Final = 140
 PLAIN: Final[dict[str, Any]] = {'highlight': False, 'soft_wrap': True}
 
+Item = TypeVar('Item')
 Result = TypeVar('Result')
 
 
@@ -66,7 +65,10 @@ def open_console() -> Console:
 
 
 def run_cases(
-    evaluate: Callable[[Case], Result], cases: Sequence[Case], nprocs: int
+    evaluate: Callable[[Item], Result],
+    cases: Sequence[Item],
+    nprocs: int,
+    title: str = 'Cases',
 ) -> list[Result]:
     """
     Evaluate all cases, in their order, with a bar on a terminal.
@@ -75,10 +77,12 @@ def run_cases(
     ----------
     evaluate : callable
         For one case; it must be picklable.
-    cases : sequence of Case
+    cases : sequence
         All of them.
     nprocs : int
         Cases at a time.
+    title : str, optional
+        What stands before the bar.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def run_cases(
     return list(
         track(
             _run(evaluate, cases, nprocs),
-            'Cases',
+            title,
             len(cases),
             console=Console(stderr=True),
             transient=True,
@@ -97,7 +101,7 @@ def run_cases(
 
 
 def _run(
-    evaluate: Callable[[Case], Result], cases: Sequence[Case], nprocs: int
+    evaluate: Callable[[Item], Result], cases: Sequence[Item], nprocs: int
 ) -> Iterator[Result]:
     if nprocs == 1 or len(cases) == 1:
         yield from map(evaluate, cases)

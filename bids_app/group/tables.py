@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from .. import __version__
 from ..compute.images import write_text
 from ..errors import MissingInputError
 from ..outputs.spec import all_specs
+from ..reports.classification import view_classification
 from ..reports.collect import (
     MISSING,
     RoomRun,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..config import Config
+    from ..reports.classification import ClassificationView
+    from .classify import GroupClassification
 
 TABLE = Path('phenotype') / 'neurolesion.tsv'
 KEY_COLUMNS = {
@@ -54,6 +57,9 @@ class GroupResult:
     missing: list[str]
     """Subjects, with ``sub-``, that are known but have no result."""
 
+    warnings: list[str] = field(default_factory=list)
+    """Sentences that the user should not miss."""
+
 
 def run_group(config: Config) -> GroupResult:
     """
@@ -63,7 +69,8 @@ def run_group(config: Config) -> GroupResult:
     ----------
     config : Config
         ``run.bids_dir`` gives participants.tsv, ``run.output_dir`` the derivatives, and
-        ``run.participant_label`` the subjects wanted.
+        ``run.participant_label`` the subjects wanted. Where ``anomaly.label_column`` is set,
+        classifiers are tested on the features of the anomaly room.
 
     Returns
     -------
@@ -73,13 +80,29 @@ def run_group(config: Config) -> GroupResult:
     ------
     MissingInputError
         If there are no participant-level results.
+    NeurolesionError
+        If classifiers were asked for and cannot be tested; nothing is written then.
     """
-    run = config.run
-    return write_group(run.output_dir, run.bids_dir, run.participant_label)
+    run, classified = config.run, None
+    if config.anomaly.label_column:
+        # Scikit-learn and Optuna take seconds to load, and few runs need them.
+        from .classify import classify
+
+        wanted = _wanted_subjects(run.output_dir, run.participant_label)
+        classified = classify(config, wanted)
+    return write_group(run.output_dir, run.bids_dir, run.participant_label, classified)
+
+
+def _wanted_subjects(output_dir: Path, subjects: Sequence[str]) -> list[str]:
+    wanted = [bare_label(label) for label in subjects]
+    return [label for label in find_subjects(output_dir) if not wanted or label in wanted]
 
 
 def write_group(
-    output_dir: Path, bids_dir: Path | None = None, subjects: Sequence[str] = ()
+    output_dir: Path,
+    bids_dir: Path | None = None,
+    subjects: Sequence[str] = (),
+    classified: GroupClassification | None = None,
 ) -> GroupResult:
     """
     Gather the tables of all subjects and write the group's table, dictionary and page.
@@ -92,6 +115,8 @@ def write_group(
         Root of the raw dataset, for participants.tsv and to know which subjects are missing.
     subjects : sequence of str, optional
         Labels to take; all by default.
+    classified : GroupClassification, optional
+        What classifiers say, for tables of their own and a section of the page.
 
     Returns
     -------
@@ -102,11 +127,9 @@ def write_group(
     MissingInputError
         If there are no participant-level results.
     """
-    wanted = [bare_label(label) for label in subjects]
     rows = [
         row
-        for subject in find_subjects(output_dir)
-        if not wanted or subject in wanted
+        for subject in _wanted_subjects(output_dir, subjects)
         for row in subject_rows(output_dir, subject)
     ]
     if not rows:
@@ -116,19 +139,29 @@ def write_group(
         )
     participants = read_participants(bids_dir, output_dir)
     known = _known_subjects(participants, bids_dir, output_dir)
-    if wanted:
-        known = {f'sub-{label}' for label in wanted}
+    if subjects:
+        known = {f'sub-{bare_label(label)}' for label in subjects}
     missing = sorted(known - {row['participant_id'] for row in rows})
     table = output_dir / TABLE
     write_text(table, _as_tsv(rows))
     write_text(table.with_suffix('.json'), json.dumps(data_dictionary(), indent=2) + '\n')
+    column = classified.labels.column if classified else GROUP_COLUMN
     groups = {
-        label: cells[GROUP_COLUMN]
+        label: cells[column]
         for label, cells in participants.items()
-        if cells.get(GROUP_COLUMN, MISSING) not in {MISSING, ''}
+        if cells.get(column, MISSING) not in {MISSING, ''}
     }
-    page = write_group_report(output_dir, rows, groups, missing, TABLE)
-    return GroupResult(table, page, missing)
+    view = _write_classified(output_dir, classified) if classified else None
+    page = write_group_report(output_dir, rows, groups, column, missing, TABLE, view)
+    return GroupResult(table, page, missing, view.rivals if view else [])
+
+
+def _write_classified(output_dir: Path, classified: GroupClassification) -> ClassificationView:
+    from .classification_tables import write_classification
+
+    paths = write_classification(output_dir / TABLE.parent, classified)
+    tables = {title: path.relative_to(output_dir).as_posix() for title, path in paths.items()}
+    return view_classification(replace(classified.found, tables=tables))
 
 
 def subject_rows(output_dir: Path, subject: str) -> list[dict[str, str]]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from nipype.interfaces.base import (
 )
 
 from ..compute.images import atomic_path, write_text
+from ..compute.staging import locked
 from .provenance import raw_uri
 from .spec import Spec, load_spec, output_path
 
@@ -48,6 +45,7 @@ class _DerivativesSinkInputSpec(BaseInterfaceInputSpec):
         False, usedefault=True, desc='other metrics of the row are those of other steps: kept'
     )
     metrics_source = traits.Str(desc='raw file whose row the metrics go to, if another one')
+    metrics_key = traits.Str(desc='output whose row the metrics go to, if not the main one')
 
 
 class _DerivativesSinkOutputSpec(TraitedSpec):
@@ -113,7 +111,9 @@ class DerivativesSink(SimpleInterface):
         source = self.inputs.source_file
         if isdefined(self.inputs.metrics_source):
             source = self.inputs.metrics_source
-        image = output_path(spec.main_output(source), source)
+        key = self.inputs.metrics_key
+        output = spec.outputs[key] if isdefined(key) else spec.main_output(source)
+        image = output_path(output, source)
         folder = root / image.parent.parent
         prefix = image.parent.parent.as_posix().replace('/', '_')
         units = {
@@ -137,18 +137,6 @@ def _copy(source: Path, target: Path) -> None:
         return
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which leaves no lock file behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def update_table(path: Path, filename: str, row: dict[str, Any]) -> None:

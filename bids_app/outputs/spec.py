@@ -59,7 +59,9 @@ class Output:
     """Interpolation towards the output spaces, or None if it stays in native space."""
 
     display: dict[str, Any] | None
-    """How a report shows it: ``kind`` (map, mask, labels, outline, anatomy, table, curve)..."""
+    """
+    How a report shows it: ``kind`` (map, overlay, mask, labels, outline, anatomy, table, curve)...
+    """
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Metric:
     title: str
     description: str
     units: str
+    optional: bool = False
+    """Whether it belongs to a kind of image that not every session has."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,7 @@ def load_spec(room: str) -> Spec:
         )
         for key, entry in content['outputs'].items()
     }
-    metrics = {
-        name: Metric(name, entry['title'], entry['description'], entry['units'])
-        for name, entry in content['metrics'].items()
-    }
+    metrics = {name: Metric(name, **entry) for name, entry in content['metrics'].items()}
     return Spec(content['room'], content['title'], outputs, metrics)
 
 
@@ -208,7 +209,7 @@ def bidsignore_lines() -> list[str]:
     """Lines of ``.bidsignore``: our own folders, then each name that BIDS does not know yet."""
     # BIDS wants one row a subject in phenotype/; ours has one a session, as cohorts need.
     lines = {
-        'phenotype/neurolesion.*',
+        'phenotype/neurolesion*',
         'logs',
         'sub-*/figures',
         'sub-*.html',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from .session import NO_IMAGES, SessionImages
 from .spaces import Space, TemplateFiles
 
 
+def _keep_quiet(_: str) -> None:
+    """Take a warning that nobody wants to hear."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the files of one subject go and which templates they go to."""
@@ -23,6 +28,9 @@ class Place:
     spaces: tuple[tuple[Space, TemplateFiles], ...]
     session: SessionImages = NO_IMAGES
     """The images that preparation handles, and which one the others are aligned to."""
+
+    warn: Callable[[str], None] = _keep_quiet
+    """Gets one sentence on what the user should know of the session."""
 
     def sink(self, room: str, source: Path, name: str, space: Space | None = None) -> Node:
         """Node that writes into the derivatives dataset."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .collect import Session, Written
 
-LEFT_OUT = frozenset({'plans', 'nnunet', 'unet3d', 'unet2d', 'history'})
+LEFT_OUT = frozenset({'plans', 'nnunet', 'unet3d', 'unet2d', 'autoencoder', 'history'})
 """Parts of a card that machines read: how to build the network, and curves of its training."""
 
 MOST_ITEMS = 20
@@ -65,10 +65,6 @@ def model_cards(sessions: Sequence[Session]) -> list[CardView]:
     titles = {room.spec.room: room.spec.title for session in sessions for room in session.rooms}
     views = []
     for name, title in titles.items():
-        file = resources.files('bids_app') / 'analyses' / name / 'model.json'
-        if not file.is_file():
-            continue
-        card = json.loads(file.read_text(encoding='utf-8'))
         items = [
             item
             for session in sessions
@@ -76,12 +72,42 @@ def model_cards(sessions: Sequence[Session]) -> list[CardView]:
             if room.spec.room == name
             for item in room.written()
         ]
-        own = (str(card.get('weights', {}).get('sha256', '')),)
-        used = _models_used(items)
-        entries = card_entries(card) if own in used or not used else ()
-        others = tuple(fields for weights, fields in used.items() if weights != own)
-        views.append(CardView(title, entries, others))
+        views += _room_cards(title, _embedded(name), _models_used(items))
     return views
+
+
+def _room_cards(
+    title: str,
+    cards: Mapping[tuple[str, ...], Mapping[str, Any]],
+    used: Mapping[tuple[str, ...], tuple[tuple[str, str], ...]],
+) -> list[CardView]:
+    """Cards of one room; other models than the embedded ones stand with the first."""
+    if not cards:
+        return []
+    shown = [card for weights, card in cards.items() if weights in used or not used]
+    others = tuple(fields for weights, fields in used.items() if weights not in cards)
+    if not shown:
+        return [CardView(title, (), others)]
+    return [
+        CardView(
+            f'{title}: {card.get("name", "")}' if len(cards) > 1 else title,
+            card_entries(card),
+            others if index == 0 else (),
+        )
+        for index, card in enumerate(shown)
+    ]
+
+
+def _embedded(room: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Embedded cards of a room by the sums of their weights: ``model.json``, or one a model."""
+    folder = resources.files('bids_app') / 'analyses' / room
+    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    cards = [
+        json.loads((folder / name).read_text(encoding='utf-8'))
+        for name in names
+        if name == 'model.json' or (name.startswith(f'{room}_') and name.endswith('.json'))
+    ]
+    return {(str(card.get('weights', {}).get('sha256', '')),): card for card in cards}
 
 
 def _models_used(items: Sequence[Written]) -> dict[tuple[str, ...], tuple[tuple[str, str], ...]]:

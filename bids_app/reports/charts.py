@@ -57,6 +57,8 @@ class LineChart:
     marker: Tick | None = None
     bands: list[tuple[float, float]] = field(default_factory=list)
     band_label: str = ''
+    diagonal: bool = False
+    """Whether a line runs from one corner to the other, as that of chance in a ROC curve."""
 
 
 @dataclass(frozen=True)

@@ -224,13 +224,26 @@ def _native_mosaic(item: Written, stage: _Stage) -> Mosaic | None:
         inside = (volume.data > 0.5).astype(np.float32)
         contour = Contour(inside, MASK_COLOR, item.output.title.lower(), filled=True)
         return Mosaic(stage.anatomy, stage.view, None, [contour], stage.window)
+    return Mosaic(stage.anatomy, stage.view, layer_of(item, volume), (), stage.window)
+
+
+def layer_of(item: Written, volume: Volume) -> Layer:
+    """Colours of a map as the spec wants them."""
     display = item.output.display or {}
     low, high = display.get('range', (0.0, 1.0))
     label = unit(str(item.sidecar.get('Units', item.output.sidecar.get('Units', ''))))
-    layer = Layer(
+    return Layer(
         volume.data, float(low), float(high), display.get('cmap', 'viridis'), label or 'no unit'
     )
-    return Mosaic(stage.anatomy, stage.view, layer, (), stage.window)
+
+
+def layer_texts(layer: Layer) -> tuple[str, str]:
+    """Range of the colours of a map, and the sentence that says it."""
+    label = unit(layer.label) if layer.label != 'no unit' else ''
+    faded = layer.low + FULL_SHARE * (layer.high - layer.low)
+    extent = f'{number(layer.low)} to {number(layer.high)} {label}'.strip()
+    fades = f'fade into the anatomy below {number(faded)} {label}'.strip()
+    return extent, f'Colours span {extent} for every subject and {fades}.'
 
 
 def _figure(item: Written, mosaic: Mosaic, pixel_ratio: float) -> FigureView:
@@ -240,15 +253,7 @@ def _figure(item: Written, mosaic: Mosaic, pixel_ratio: float) -> FigureView:
     alt = f'{title}: {slices}. {convention_text(mosaic)}.'
     note = ''
     if mosaic.layer is not None:
-        layer = mosaic.layer
-        label = unit(layer.label) if layer.label != 'no unit' else ''
-        faded = layer.low + FULL_SHARE * (layer.high - layer.low)
-        extent = f'{number(layer.low)} to {number(layer.high)} {label}'.strip()
-        note = (
-            f'Colours span {extent} for every subject and fade into the anatomy below '
-            f'{number(faded)} {label}'.strip()
-            + '.'
-        )
+        extent, note = layer_texts(mosaic.layer)
         alt += f' Colours span {extent}.'
     return FigureView(
         title,

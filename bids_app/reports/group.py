@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from .classification import ClassificationView
+
 Row = dict[str, str]
 
 WIDTH, HEIGHT = 336, 250
@@ -51,8 +53,10 @@ def write_group_report(
     output_dir: Path,
     rows: Sequence[Row],
     groups: dict[str, str],
+    column: str,
     missing: Sequence[str],
     table: Path,
+    classification: ClassificationView | None = None,
 ) -> Path:
     """
     Write ``OUTPUT_DIR/group.html``.
@@ -65,10 +69,14 @@ def write_group_report(
         The group's table as text, ``n/a`` where a value is missing.
     groups : dict
         Group of each participant, empty where participants.tsv has none.
+    column : str
+        Where the groups come from.
     missing : sequence of str
         Participants without results.
     table : Path
         The table's path relative to ``output_dir``.
+    classification : ClassificationView, optional
+        What classifiers of subjects say.
 
     Returns
     -------
@@ -99,6 +107,8 @@ def write_group_report(
         'several': any(row['session_id'] != MISSING for row in rows),
         'scans': any(row['scan'] != MISSING for row in rows),
         'groups': names if groups else [],
+        'column': column,
+        'classification': classification,
         'missing': [(label, _cause(output_dir, label)) for label in missing],
         'table': table.as_posix(),
         'dictionary': table.with_suffix('.json').as_posix(),

@@ -9,22 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..outputs.spec import parse_entities
-from ..prep.rigid import read_rigid
+from .backgrounds import Background, SessionImage, black, images_of, place, prepared_images
 from .captions import convention_text
 from .collect import RoomRun, Written, as_number, read_table
-from .figures import FigureView, display_window, load, of_kind, same_grid, warnings_of
+from .figures import FigureView, load, of_kind, same_grid, warnings_of
 from .mosaics import Contour, Mosaic, draw_planes
 from .page import number
 from .planes import plane_views
-from .registration import (
-    PREPARATION,
-    brain_of,
-    ends,
-    image_label,
-    spoken_label,
-    to_images,
-)
-from .slices import View, Volume, resample_views
+from .registration import image_label, spoken_label
+from .slices import View, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,40 +55,6 @@ class Label(NamedTuple):
     value: int
     name: str
     color: str
-
-
-class _Background(NamedTuple):
-    """An image below the labels."""
-
-    item: Written
-    volume: Volume
-    """On its own grid."""
-
-    window: tuple[float, float]
-    matrix: np.ndarray | None = None
-    """Takes points of the map's world to the image's; None where both share their voxels."""
-
-
-class _Image(NamedTuple):
-    """An image of the session with its brain."""
-
-    run: RoomRun
-    item: Written
-    volume: Volume
-    brain: np.ndarray | None
-
-    @property
-    def window(self) -> tuple[float, float]:
-        """Values drawn black and white."""
-        return display_window(self.item, self.volume, self.inside)
-
-    @property
-    def inside(self) -> np.ndarray:
-        """Brain, or what is brighter than the mean."""
-        found = (
-            self.brain if self.brain is not None else self.volume.data > self.volume.data.mean()
-        )
-        return np.asarray(found)
 
 
 def read_labels(path: Path, values: Sequence[int], name: str = '') -> list[Label]:
@@ -172,11 +131,11 @@ def label_figures(
         values = np.rint(grid.data).astype(np.int32)
         name = str((item.output.display or {}).get('name', ''))
         contours = label_contours(item.path, values, grid, name)
-        own, prepared = _images([room]), _images([run for run in session if _prepares(run)])
+        own, prepared = images_of([room]), prepared_images(session)
         fitting = [image for image in (*own, *prepared) if same_grid(image.volume, grid)]
         lesion = values != 0
         rows = plane_views(grid, fitting[0].inside | lesion if fitting else lesion, lesion)
-        backgrounds = _backgrounds(own, prepared, grid) or [_black(item, grid)]
+        backgrounds = _backgrounds(own, prepared, grid) or [black(item, grid)]
         for index, background in enumerate(backgrounds):
             figure = _figure(item, grid, background, rows, contours, pixel_ratio)
             if index > 0:
@@ -185,55 +144,19 @@ def label_figures(
             yield figure
 
 
-def _prepares(run: RoomRun) -> bool:
-    return run.spec.room == PREPARATION
-
-
-def _images(runs: Sequence[RoomRun]) -> list[_Image]:
-    """Native images of some runs, those that others are aligned to first."""
-    found = []
-    for run in runs:
-        for item in of_kind(run.native, 'anatomy'):
-            volume = load(item)
-            found.append(_Image(run, item, volume, brain_of(item, run, volume)))
-    targets = {ends(transform)[1] for run in runs for transform in to_images(run)}
-    return sorted(found, key=lambda image: image_label(image.item) not in targets)
-
-
 def _backgrounds(
-    own: Sequence[_Image], prepared: Sequence[_Image], grid: Volume
-) -> list[_Background]:
+    own: Sequence[SessionImage], prepared: Sequence[SessionImage], grid: Volume
+) -> list[Background]:
     """Choose the images to draw labels over: the room's own, else those of preparation."""
     for image in own:
         if same_grid(image.volume, grid):
-            return [_Background(image.item, image.volume, image.window)]
-    placed = [found for image in prepared if (found := _place(image, prepared, grid)) is not None]
-    by_name: dict[str, _Background] = {}
+            return [Background(image.item, image.volume, image.window)]
+    placed = [found for image in prepared if (found := place(image, prepared, grid)) is not None]
+    by_name: dict[str, Background] = {}
     for found in placed:
         by_name.setdefault(image_label(found.item), found)
     wanted = [by_name[name] for name in BACKGROUNDS if name in by_name]
     return wanted or [by_name[name] for name in SUBSTITUTES if name in by_name][:1]
-
-
-def _place(image: _Image, prepared: Sequence[_Image], grid: Volume) -> _Background | None:
-    """Bring an image to the map's world; None where nobody knows how."""
-    name = image_label(image.item)
-    for transform in to_images(image.run):
-        start, target = ends(transform)
-        if start == name and any(
-            image_label(other.item) == target and same_grid(other.volume, grid)
-            for other in prepared
-        ):
-            # Images that share a grid may still lie apart: the head moved between them.
-            matrix = read_rigid(transform.path)
-            return _Background(image.item, image.volume, image.window, matrix)
-    if same_grid(image.volume, grid):
-        return _Background(image.item, image.volume, image.window)
-    return None
-
-
-def _black(item: Written, grid: Volume) -> _Background:
-    return _Background(item, grid._replace(data=np.zeros_like(grid.data)), (0.0, 1.0))
 
 
 def label_contours(path: Path, values: np.ndarray, grid: Volume, name: str = '') -> list[Contour]:
@@ -280,16 +203,12 @@ def label_contours(path: Path, values: np.ndarray, grid: Volume, name: str = '')
 def _figure(
     item: Written,
     grid: Volume,
-    background: _Background,
+    background: Background,
     rows: Sequence[Sequence[View]],
     contours: Sequence[Contour],
     pixel_ratio: float,
 ) -> FigureView:
-    volume = background.volume
-    if background.matrix is not None:
-        views = [view for row in rows for view in row]
-        volume = resample_views(volume, grid, views, background.matrix)
-    window = background.window
+    volume, window = background.on(grid, rows), background.window
     mosaics = [
         # The legend has room below the first row, which has the whole width.
         [Mosaic(volume, view, None, contours, window, index == 0) for view in row]
@@ -314,7 +233,7 @@ def _figure(
     )
 
 
-def _note(background: _Background, contours: Sequence[Contour]) -> str:
+def _note(background: Background, contours: Sequence[Contour]) -> str:
     notes = [_SLICES] if contours else []
     unnamed = sum(not contour.label for contour in contours)
     if unnamed:

@@ -105,6 +105,15 @@ class Mosaic:
     convention: bool = True
     """Whether a line below says which way round the slices are; their letters are always there."""
 
+    bar: bool | None = None
+    """Whether there is room for a colour bar; by default where there is a layer."""
+
+    @property
+    def bar_space(self) -> int:
+        """Width of the room for the colour bar in CSS pixels."""
+        wanted = self.layer is not None if self.bar is None else self.bar
+        return BAR_SPACE if wanted else 0
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -204,7 +213,7 @@ def _render(mosaic: Mosaic, pixel_ratio: float, room: float) -> tuple[np.ndarray
 
     view, volume = mosaic.view, mosaic.volume
     grey = cut(volume.data, view)
-    bar = BAR_SPACE if mosaic.layer else 0
+    bar = mosaic.bar_space
     layout = _layout(grey.shape, pixel_mm(volume, view), room - bar)
     width = max(MIN_WIDTH, round(layout.picture[0]) + bar)
     height = round(layout.picture[1]) + foot_lines(mosaic, width) * FOOT_SPACE
@@ -223,7 +232,7 @@ def _render(mosaic: Mosaic, pixel_ratio: float, room: float) -> tuple[np.ndarray
     )
     axes.set_axis_off()
     _draw_slices(axes, mosaic, grey, layout)
-    if mosaic.layer is not None:
+    if mosaic.layer is not None and bar:
         _draw_bar(figure, mosaic.layer, (width, height), layout)
     draw_foot(figure, mosaic, (width, height))
     canvas.draw()  # type: ignore[no-untyped-call]

@@ -14,6 +14,9 @@ from .figures import MOSAICS, FigureView, fitting_ratio, room_figures, template_
 from .flicker import FlickerView
 from .labels import KIND as LABELS
 from .labels import PICTURES, label_figures
+from .overlays import KIND as OVERLAY
+from .overlays import PICTURES as OVERLAY_PICTURES
+from .overlays import overlay_figures
 from .page import markdown, write_page
 from .registration import PREPARATION, alignment_views, count_frames, registration_views
 from .runlog import RunLog, read_run_log
@@ -36,6 +39,7 @@ _PROVENANCE = (*MODEL_FIELDS, 'Device')
 
 _FIELD_UNITS = {
     'BolusArrivalTime': 's',
+    'FalsePositiveVolume': 'mL',
     'ContrastRelaxivity': '1/(mM s)',
     'LeakageThreshold': '%',
     'ModelFrameInterval': 's',
@@ -139,6 +143,7 @@ def _count_pictures(sessions: list[Session]) -> int:
         (item.output.display or {}).get('kind') for room in rooms for item in room.native.values()
     ]
     mosaics = sum(kind in MOSAICS for kind in kinds) + PICTURES * kinds.count(LABELS)
+    mosaics += OVERLAY_PICTURES * kinds.count(OVERLAY)
     return mosaics + sum(count_frames(room) for room in rooms)
 
 
@@ -158,7 +163,11 @@ def _room_view(room: RoomRun, session: Session, anchor: str, ratio: float) -> Ro
         run=', '.join(room.run),
         sources=_unique(source for item in items for source in _raw_sources(item)),
         warnings=_unique(text for item in items for text in warnings_of(item)),
-        figures=[*label_figures(room, session.rooms, ratio), *room_figures(room, ratio)],
+        figures=[
+            *label_figures(room, session.rooms, ratio),
+            *overlay_figures(room, session.rooms, ratio),
+            *room_figures(room, ratio),
+        ],
         flickers=[
             *alignment_views(room, session.rooms, ratio),
             *registration_views(room, ratio),
@@ -170,7 +179,7 @@ def _room_view(room: RoomRun, session: Session, anchor: str, ratio: float) -> Ro
             MetricRow(metric, room.metrics.get(metric.name))
             for metric in room.spec.metrics.values()
             # No session has every kind of image that preparation has numbers for.
-            if metric.name in room.metrics or not prepares
+            if metric.name in room.metrics or not (prepares or metric.optional)
         ],
         facts=_facts(items),
         provenance=_shared_fields(items, _PROVENANCE),

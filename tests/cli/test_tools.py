@@ -8,10 +8,11 @@ from bids_app.cli.tools import main
 @pytest.mark.parametrize(
     ('arguments', 'code', 'words'),
     [
-        (['train', 'tumour'], 64, "'tumour' is unknown: choose from leakage"),
+        (['train', 'tumour'], 64, "'tumour' is unknown: choose from anomaly, leakage"),
         (['train', 'leakage', 'nowhere', 'out'], 16, 'nowhere'),
         (['evaluate', 'leakage', 'nowhere', 'out'], 16, 'nowhere'),
         (['demo', '/proc/demo'], 73, '/proc/demo'),
+        (['dicom', 'nowhere', 'out'], 66, 'nowhere does not exist'),
         (['templates', 'fetch', 'MNI152Lin2009cAsym'], 66, 'did you mean MNI152NLin2009cAsym'),
         (['templates', 'fetch', 'fsaverage'], 64, 'is a surface'),
         (['templates', 'import', 'nowhere'], 66, 'nowhere is no folder'),

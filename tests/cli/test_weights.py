@@ -479,12 +479,18 @@ def test_add_a_folder_or_a_zip_of_this_machine(capsys, home, tmp_path):
     one_sentence(capsys, 'were brought from a folder and have no address')
 
 
-def test_card_with_its_weights(capsys, home, tmp_path):
+@pytest.mark.parametrize(
+    ('room', 'names'),
+    [('tumor', ['tumor']), ('anomaly', ['anomaly_t1w_template', 'anomaly_t2w_fixed'])],
+)
+def test_card_with_its_weights(capsys, home, tmp_path, room, names):
     source = tmp_path / 'trained'
     source.mkdir()
-    (source / 'tumor.json').write_text(json.dumps({'weights': {'file': 'tumor.safetensors'}}))
-    (source / 'tumor.safetensors').write_bytes(b'x')
-    call = ['--room', 'tumor', '--format', 'card-zip', '--from-dir', source]
+    for name in names:
+        card = {'weights': {'file': f'{name}.safetensors'}}
+        (source / f'{name}.json').write_text(json.dumps(card))
+        (source / f'{name}.safetensors').write_bytes(b'x')
+    call = ['--room', room, '--format', 'card-zip', '--from-dir', source]
     assert weights('add', 'mine', *call) == 0
     assert f'use it with --weights-dir {home / "weights/mine/trained"}' in capsys.readouterr().out
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from bids_app.compute.training import write_card
-from bids_app.compute.weights import find_model, load_weights, save_weights, sha256_of
+from bids_app.compute.weights import (
+    find_model,
+    load_weights,
+    read_planned_card,
+    save_weights,
+    sha256_of,
+)
 from bids_app.errors import BadDataError, MissingInputError
 
 STATE = {'a.weight': torch.arange(6.0).reshape(2, 3), 'a.bias': torch.ones(2)}
@@ -101,3 +107,32 @@ def test_bad_cards(tmp_path):
     (own / 'room.json').write_text(json.dumps({'weights': {'file': 'no.pt', 'sha256': 'x'}}))
     with pytest.raises(MissingInputError, match=r'no\.pt'):
         find_model('room', tmp_path / 'package', own)
+
+
+def write_named(folder, name, value):
+    folder.mkdir(parents=True, exist_ok=True)
+    checksum = save_weights({'w': torch.tensor(value)}, folder / f'{name}.safetensors')
+    return {'weights': {'file': f'{name}.safetensors', 'sha256': checksum}}
+
+
+def test_a_room_of_several_models_has_one_card_for_each(tmp_path):
+    package, own = tmp_path / 'package', tmp_path / 'own'
+    for name, value in (('room_t1w', 1.0), ('room_flair', 2.0)):
+        write_card(package / f'{name}.json', write_named(package / 'weights', name, value))
+    write_card(own / 'room_flair.json', write_named(own, 'room_flair', 3.0))
+    for name, value, embedded in (('room_t1w', 1, True), ('room_flair', 3, False)):
+        found = find_model('room', package, own, name)
+        assert found.embedded is embedded
+        assert load_weights(found.weights, found.sha256)['w'] == value
+    assert load_weights(find_model('room', package, None, 'room_flair').weights)['w'] == 2
+    with pytest.raises(MissingInputError, match=r'no model room_t2w.*train room'):
+        find_model('room', package, own, 'room_t2w')
+
+
+def test_a_card_that_changed_after_planning_is_refused(tmp_path):
+    card = write_named(tmp_path, 'room', 1.0)
+    write_card(tmp_path / 'room.json', card)
+    described = {'card': str(tmp_path / 'room.json'), 'sha256': card['weights']['sha256']}
+    assert read_planned_card(described) == card
+    with pytest.raises(BadDataError, match='start it again'):
+        read_planned_card(described | {'sha256': 'other'})

@@ -27,6 +27,16 @@ def write(path, shape):
     path.write_bytes(header.binaryblock + b'\0' * 4)
 
 
+def write_models(folder):
+    """Cards of the anomaly room for T1w and FLAIR, and for nothing else."""
+    folder.mkdir()
+    for name in ('anomaly_t1w_template', 'anomaly_flair_template'):
+        card = {'weights': {'file': f'{name}.safetensors', 'sha256': 'x'}}
+        (folder / f'{name}.json').write_text(json.dumps(card))
+        (folder / f'{name}.safetensors').touch()
+    return ['--weights-dir', str(folder)]
+
+
 @pytest.mark.parametrize('name', SKELETONS)
 def test_graph(tmp_path, name):
     skeleton = SKELETONS[name]
@@ -44,7 +54,7 @@ def test_graph(tmp_path, name):
     flags = skeleton.get('flags', [])
     if not {'--prep-only', '--analyses'} & set(flags) and not skeleton.get('all_analyses'):
         flags = [*flags, '--analyses', 'leakage']
-    config = parse([*map(str, arguments), *flags])
+    config = parse([*map(str, arguments), *flags, *write_models(tmp_path / 'weights')])
     inputs = collect_inputs(config.run, queries_of(config.run))
     pipeline = build_pipeline(config, inputs)
     assert pipeline.failures == []
@@ -105,10 +115,10 @@ def test_names_follow_the_rules(tmp_path):
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
     config = parse([
         *(str(root), str(tmp_path / 'out'), 'participant', '-w', str(tmp_path / 'work')),
-        *('--output-spaces', 'MNI152NLin2009aSym:res-2'),
+        *('--output-spaces', 'MNI152NLin2009aSym:res-2', *write_models(tmp_path / 'weights')),
     ])  # fmt: skip
     pipeline = build_pipeline(config, collect_inputs(config.run, queries_of(config.run)))
-    assert pipeline.rooms == {'leakage', 'lgg', 'tumor'}
+    assert pipeline.rooms == {'anomaly', 'leakage', 'lgg', 'tumor'}
     per_workflow = defaultdict(list)
     for name in pipeline.workflow.list_node_names():
         *parents, node = name.split('.')

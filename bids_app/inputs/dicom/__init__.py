@@ -1,0 +1,1 @@
+"""DICOM to BIDS: ``neurolesion-tools dicom``."""

@@ -1,0 +1,89 @@
+"""One affine transform between the embedded template and a brain, of any MR contrast."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import SimpleITK
+
+from ..compute.images import read_mask, read_volume, save_image
+from ..errors import BadDataError
+from . import greedy
+from .grids import straighten
+from .register import MIN_OVERLAP, is_partial, measure
+from .resample import read_itk
+from .spaces import EMBEDDED, Space, find_template
+from .transforms import flip_axes
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+QUALITY: Final = 'fast'
+"""Of `greedy.QUALITIES`: an affine gains nothing from voxels below 2 mm."""
+
+_INSIDE: Final = 0.5
+
+
+def register_affine(image: Path, mask: Path, seed: int) -> np.ndarray:
+    """
+    Register a brain to the embedded template by an affine transform of 12 parameters.
+
+    Brain is put against brain, by normalised mutual information, so that any MR contrast will do.
+
+    Parameters
+    ----------
+    image : Path
+        3D image in any orientation, with or without a skull.
+    mask : Path
+        Brain mask on its grid.
+    seed : int
+        Of the random first guesses and sample points.
+
+    Returns
+    -------
+    ndarray of float, shape (4, 4)
+        From the world of MNI152NLin2009aSym (RAS, in mm) to the world of the image.
+
+    Raises
+    ------
+    BadDataError
+        If the images do not fit: this is no brain, or its header tells a wrong orientation.
+    """
+    files = find_template(Space(EMBEDDED))
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        moving = _read_brain(image, mask, work / 'brain.nii.gz')
+        template = _read_brain(files.t1w, files.mask, work / 'template.nii.gz')
+        usable = moving != 0 if is_partial(moving, template) else None
+        try:
+            found = greedy.estimate(
+                moving, template, work, quality=QUALITY, deformable=False, contrast='other',
+                seed=seed, usable=usable,
+            )  # fmt: skip
+        except RuntimeError as error:
+            # greedy's own errors, most often of images that do not overlap, are of this kind.
+            raise _failed(image) from error
+    overlap = measure(moving, template, found)['overlap']
+    if not np.isfinite(found.matrix).all() or overlap < MIN_OVERLAP:
+        raise _failed(image)
+    return flip_axes(found.matrix)
+
+
+def _failed(image: Path) -> BadDataError:
+    return BadDataError(
+        f'{image} could not be registered to {EMBEDDED}: check its orientation and that it shows '
+        'a whole brain.'
+    )
+
+
+def _read_brain(image: Path, mask: Path, plain: Path) -> SimpleITK.Image:
+    """Read an image as ITK sees a plain file on a right-angled grid, 0 outside the brain."""
+    raw, data = read_volume(image)
+    inside = read_mask(mask, raw)
+    upright: nib.Nifti1Image
+    upright, straight = straighten(raw, data)
+    _, share = straighten(raw, inside.astype(np.float32))
+    return read_itk(save_image(straight * (share > _INSIDE), upright, plain))
