@@ -10,6 +10,7 @@ import numpy as np
 
 from ..outputs.spec import parse_entities
 from ..prep.rigid import read_rigid
+from ..prep.session import SHARED_GRID
 from .captions import convention_text
 from .collect import RoomRun, Written, as_number, read_table
 from .figures import FigureView, display_window, load, of_kind, same_grid, warnings_of
@@ -176,7 +177,8 @@ def label_figures(
         fitting = [image for image in (*own, *prepared) if same_grid(image.volume, grid)]
         lesion = values != 0
         rows = plane_views(grid, fitting[0].inside | lesion if fitting else lesion, lesion)
-        backgrounds = _backgrounds(own, prepared, grid) or [_black(item, grid)]
+        still = item.sidecar.get('Alignment') == SHARED_GRID
+        backgrounds = _backgrounds(own, prepared, grid, still) or [_black(item, grid)]
         for index, background in enumerate(backgrounds):
             figure = _figure(item, grid, background, rows, contours, pixel_ratio)
             if index > 0:
@@ -201,13 +203,17 @@ def _images(runs: Sequence[RoomRun]) -> list[_Image]:
 
 
 def _backgrounds(
-    own: Sequence[_Image], prepared: Sequence[_Image], grid: Volume
+    own: Sequence[_Image], prepared: Sequence[_Image], grid: Volume, still: bool
 ) -> list[_Background]:
     """Choose the images to draw labels over: the room's own, else those of preparation."""
     for image in own:
         if same_grid(image.volume, grid):
             return [_Background(image.item, image.volume, image.window)]
-    placed = [found for image in prepared if (found := _place(image, prepared, grid)) is not None]
+    placed = [
+        found
+        for image in prepared
+        if (found := _place(image, prepared, grid, still=still)) is not None
+    ]
     by_name: dict[str, _Background] = {}
     for found in placed:
         by_name.setdefault(image_label(found.item), found)
@@ -215,8 +221,12 @@ def _backgrounds(
     return wanted or [by_name[name] for name in SUBSTITUTES if name in by_name][:1]
 
 
-def _place(image: _Image, prepared: Sequence[_Image], grid: Volume) -> _Background | None:
+def _place(
+    image: _Image, prepared: Sequence[_Image], grid: Volume, *, still: bool
+) -> _Background | None:
     """Bring an image to the map's world; None where nobody knows how."""
+    if still and same_grid(image.volume, grid):
+        return _Background(image.item, image.volume, image.window)
     name = image_label(image.item)
     for transform in to_images(image.run):
         start, target = ends(transform)

@@ -17,6 +17,7 @@ from ...compute.device import resolve_device
 from ...compute.images import read_mask, save_image, write_text
 from ...compute.weights import read_card
 from ...errors import BadDataError
+from ...prep.session import SHARED_GRID
 from .model.lesions import area_curve, keep_lesions, lesion_metrics
 from .model.orient import SliceOrder, from_slices, slice_positions, to_slices
 from .model.predict import load_network, predict_slices
@@ -76,7 +77,7 @@ def segment(request: Request) -> dict[str, Any]:
         'LargestLesionOnly': bool(settings['largest_only']),
         'Mirroring': bool(settings['mirroring']),
         'SliceAxis': order.plane,
-        'Alignment': 'rigid' if grid else 'images share a grid',
+        'Alignment': 'rigid' if grid else SHARED_GRID,
     }
     if not mask.any():
         common.setdefault('Warnings', []).append('No tumor was found on these images.')

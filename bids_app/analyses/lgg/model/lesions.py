@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import ndimage
 
+from ....evaluation.masks import MM3_PER_ML, NEIGHBOURS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NEIGHBOURS: Final = ndimage.generate_binary_structure(3, 3)
-"""Voxels that touch by a face, an edge or a corner belong to one lesion, as in the study."""
-
-MM3_PER_ML: Final = 1000.0
 MM2_PER_CM2: Final = 100.0
 
 
