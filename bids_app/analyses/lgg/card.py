@@ -42,12 +42,15 @@ class Agreement(NamedTuple):
     Attributes
     ----------
     dice : float
-        Of all lesions that a run keeps by default.
+        Of the lesions that a run keeps by default.
+    dice_all : float
+        Of all above the volume, be they solid or not (``--lgg-core-share 0``).
     dice_largest : float
         Of the largest alone, which is what the study measured.
     """
 
     dice: float
+    dice_all: float
     dice_largest: float
 
 
@@ -120,18 +123,18 @@ def summarise(on: str, found: Mapping[str, Agreement]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> found = {'sub-01': Agreement(0.5, 0.7), 'sub-02': Agreement(0.75, 0.75)}
+    >>> found = {'sub-01': Agreement(0.5, 0.4, 0.7), 'sub-02': Agreement(0.75, 0.6, 0.75)}
     >>> card = summarise('validation patients', found)
-    >>> card['dice_mean'], card['largest_only']['dice_mean']
-    (0.625, 0.725)
+    >>> card['dice_mean'], card['all_lesions']['dice_mean'], card['largest_only']['dice_mean']
+    (0.625, 0.5, 0.725)
     """
     dice = {name: round(float(agreement.dice), 4) for name, agreement in found.items()}
-    largest = [agreement.dice_largest for agreement in found.values()]
     return {
         'on': on,
         'n': len(found),
         **_spread(list(dice.values())),
-        'largest_only': _spread(largest),
+        'all_lesions': _spread([agreement.dice_all for agreement in found.values()]),
+        'largest_only': _spread([agreement.dice_largest for agreement in found.values()]),
         'per_patient': dice,
     }
 

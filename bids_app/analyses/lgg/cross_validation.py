@@ -16,8 +16,8 @@ from ...evaluation.pairs import LabelFile
 from ...inputs.layout import check_dataset
 from ...outputs.description import write_description
 from ...outputs.spec import parse_entities
-from .card import Agreement
-from .model.lesions import keep_lesions
+from .card import THRESHOLD, Agreement
+from .model.lesions import keep_cores, keep_lesions
 from .model.orient import from_slices
 from .run import Run
 
@@ -88,11 +88,13 @@ def measure_agreement(run: Run, head: Head) -> tuple[Agreement, np.ndarray]:
     marked : ndarray of bool, shape (n_slices, rows, columns)
         All lesions that a run keeps by default.
     """
-    found = run.predict(head)
-    spacing_mm, least_mm3 = head.order.spacing_mm, LggConfig().min_lesion_mm3
-    marked = keep_lesions(found, spacing_mm, least_mm3)
-    largest = keep_lesions(found, spacing_mm, least_mm3, largest_only=True)
-    return Agreement(dice_score(marked, head.truth), dice_score(largest, head.truth)), marked
+    probability, spacing_mm, settings = run.predict(head), head.order.spacing_mm, LggConfig()
+    found = keep_lesions(probability > THRESHOLD, spacing_mm, settings.min_lesion_mm3)
+    solid = keep_cores(probability > THRESHOLD, probability, spacing_mm, settings.core_share)
+    marked = keep_lesions(solid, spacing_mm, settings.min_lesion_mm3)
+    largest = keep_lesions(found, spacing_mm, 0.0, largest_only=True)
+    masks = (marked, found, largest)
+    return Agreement(*(dice_score(mask, head.truth) for mask in masks)), marked
 
 
 def cross_validate(
@@ -148,7 +150,7 @@ def cross_validate(
         ]
     rows.sort(key=lambda row: str(row['name']))
     _write_table(masks / TABLE_FILE, rows)
-    return {row['name']: Agreement(row['dice'], row['dice_largest']) for row in rows}
+    return {row['name']: Agreement(*(row[name] for name in Agreement._fields)) for row in rows}
 
 
 def _measure(run: Run, head: Head, fold: int, masks: Path) -> dict[str, Any]:
