@@ -122,9 +122,9 @@ class TestPatient:
     def test_second_run_is_cached_and_another_rule_runs_anew(self, patient):
         again = run(patient[0])
         assert again.returncode == 0
-        assert '(2 cached), 0 failed' in again.stdout
+        assert '(4 cached), 0 failed' in again.stdout
         largest = run(patient[0], '--lgg-largest-only')
-        assert '(1 cached), 0 failed' in largest.stdout
+        assert '(3 cached), 0 failed' in largest.stdout
         sidecar = json.loads(
             (
                 patient[0]
