@@ -218,6 +218,9 @@ class LggConfig:
     min_lesion_mm3: float = 100.0
     """Connected lesions below this volume are dropped, in mm³."""
 
+    core_share: float = 0.6
+    """Lesions stay whose core reaches this share of that of the most solid one; 0 keeps all."""
+
     largest_only: bool = False
     """Whether only the largest lesion stays, as in the study that the room follows."""
 
@@ -232,6 +235,11 @@ class LggConfig:
             raise UsageError(
                 f'lgg.threshold is {self.threshold:g}: give a share between 0 and 1, or 0 for '
                 "the model card's value."
+            )
+        if not 0 <= self.core_share <= 1:
+            raise UsageError(
+                f'lgg.core_share is {self.core_share:g}: give a share from 0, which keeps all '
+                'lesions, to 1.'
             )
         if not 0 <= self.min_lesion_mm3 < float('inf'):
             raise UsageError(

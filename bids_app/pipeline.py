@@ -15,13 +15,13 @@ import yaml
 from nipype import Node, Workflow
 
 from .analyses import ANALYSES
-from .analyses.analysis import load_function
+from .analyses.analysis import Analysis, load_function
 from .compute.child import ChildCommand
 from .config import Config, RunConfig
 from .errors import MissingInputError, NeurolesionError, UsageError
 from .inputs.collect import BidsImage, SubjectInputs
 from .outputs.provenance import Failure, Warned
-from .prep.modalities import CT_QUERY
+from .prep.modalities import CT_QUERY, MR
 from .prep.modalities import QUERIES as PREP_QUERIES
 from .prep.normalize import init_normalize_wf
 from .prep.place import Place
@@ -215,6 +215,8 @@ def _init_rooms(subject: SubjectInputs, place: Place, pipeline: Pipeline) -> lis
                 pipeline.rooms.add(name)
         elif room.wants(subject.images, named=True):
             unasked.append(name)
+        elif run.analyses_named:
+            pipeline.warn(subject, f'{name} was not run: {_needs(room)}.')
     if not rooms and unasked:
         pipeline.warn(
             subject,
@@ -222,6 +224,16 @@ def _init_rooms(subject: SubjectInputs, place: Place, pipeline: Pipeline) -> lis
             'name it with --analyses to run it all the same.',
         )
     return rooms
+
+
+def _needs(room: Analysis) -> str:
+    def spoken(query: str) -> str:
+        return MR[query].label if query in MR else query.upper()
+
+    needed = [spoken(query) for query in room.required]
+    if room.any_of:
+        needed.append(f'one of {", ".join(spoken(query) for query in room.any_of)}')
+    return f'it needs {" and ".join(needed)}, and this session has no usable one'
 
 
 def _preparations(session: SessionImages, place: Place) -> list[Workflow]:

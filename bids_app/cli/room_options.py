@@ -135,11 +135,20 @@ def _add_lgg_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('room lgg')
     off = argparse.SUPPRESS
     group.add_argument(
+        '--lgg-core-share',
+        metavar='SHARE',
+        type=amount,
+        default=off,
+        help='lesions are dropped whose core, the highest probability averaged over 5 mm, is '
+        'below this share of that of the most solid one; 0 keeps all; default: '
+        f'{LggConfig.core_share}',
+    )
+    group.add_argument(
         '--lgg-largest-only',
         action='store_true',
         default=off,
         help='keep only the largest lesion, as the published reference does (with '
-        '--lgg-min-lesion 0), and so lose further foci',
+        '--lgg-min-lesion 0 --lgg-core-share 0), and so lose further foci',
     )
     group.add_argument(
         '--lgg-min-lesion',

@@ -22,6 +22,10 @@ from .modalities import CT, CT_QUERY, MR, Modality
 Warn = Callable[[str], None]
 
 
+SHARED_GRID = 'images share a grid'
+"""``Alignment`` in sidecars of maps whose room read images of one grid as they are, unmoved."""
+
+
 @dataclass(frozen=True)
 class PrepImage:
     """An image to prepare."""

@@ -74,7 +74,7 @@ def images_of(runs: Sequence[RoomRun]) -> list[SessionImage]:
 
 
 def place(
-    image: SessionImage, prepared: Sequence[SessionImage], grid: Volume
+    image: SessionImage, prepared: Sequence[SessionImage], grid: Volume, *, still: bool = False
 ) -> Background | None:
     """
     Bring an image to the world of a map.
@@ -87,12 +87,16 @@ def place(
         All of the session.
     grid : Volume
         The map.
+    still : bool
+        Whether the room took images of one grid as they are.
 
     Returns
     -------
     Background or None
         None where nobody knows how.
     """
+    if still and same_grid(image.volume, grid):
+        return Background(image.item, image.volume, image.window)
     name = image_label(image.item)
     for transform in to_images(image.run):
         start, target = ends(transform)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..outputs.spec import parse_entities
+from ..prep.session import SHARED_GRID
 from .backgrounds import Background, SessionImage, black, images_of, place, prepared_images
 from .captions import convention_text
 from .collect import RoomRun, Written, as_number, read_table
@@ -135,7 +136,8 @@ def label_figures(
         fitting = [image for image in (*own, *prepared) if same_grid(image.volume, grid)]
         lesion = values != 0
         rows = plane_views(grid, fitting[0].inside | lesion if fitting else lesion, lesion)
-        backgrounds = _backgrounds(own, prepared, grid) or [black(item, grid)]
+        still = item.sidecar.get('Alignment') == SHARED_GRID
+        backgrounds = _backgrounds(own, prepared, grid, still) or [black(item, grid)]
         for index, background in enumerate(backgrounds):
             figure = _figure(item, grid, background, rows, contours, pixel_ratio)
             if index > 0:
@@ -145,13 +147,17 @@ def label_figures(
 
 
 def _backgrounds(
-    own: Sequence[SessionImage], prepared: Sequence[SessionImage], grid: Volume
+    own: Sequence[SessionImage], prepared: Sequence[SessionImage], grid: Volume, still: bool
 ) -> list[Background]:
     """Choose the images to draw labels over: the room's own, else those of preparation."""
     for image in own:
         if same_grid(image.volume, grid):
             return [Background(image.item, image.volume, image.window)]
-    placed = [found for image in prepared if (found := place(image, prepared, grid)) is not None]
+    placed = [
+        found
+        for image in prepared
+        if (found := place(image, prepared, grid, still=still)) is not None
+    ]
     by_name: dict[str, Background] = {}
     for found in placed:
         by_name.setdefault(image_label(found.item), found)

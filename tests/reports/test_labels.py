@@ -279,6 +279,20 @@ def test_flair_and_contrast_images_are_brought_below_the_labels(folder):
     assert len(re.findall(r'alt="Tumor labels', page)) == 2
 
 
+def test_a_room_that_read_a_shared_grid_unmoved_is_drawn_unmoved(folder):
+    reference = seen((2.0, 2.0, 2.0), 'LAS', glow=20.0)
+    folder.image('t1w', 'sub-01_T1w.nii.gz', reference)
+    folder.image('flair', 'sub-01_FLAIR.nii.gz', reference)
+    names = {'image': 'FLAIR', 'reference': 'T1w'}
+    folder.put('prep', 'to_reference', 'sub-01_FLAIR.nii.gz', itk_text(SHIFT_MM), names=names)
+    shared = {'Alignment': 'images share a grid'}
+    folder.put('tumor', 'dseg', 'sub-01_T1w.nii.gz', reference[2], **shared)
+    (figure,) = folder.figures()
+    grid, inside = canonical(reference[2]), canonical(reference[1]).data > 0
+    assert brightness_at_tumour(figure, grid, inside) == pytest.approx(51, abs=8)
+    assert 'its rigid transform' not in figure.note
+
+
 def test_images_that_nobody_can_place_are_left_out(folder):
     parts = seen((4.0, 4.0, 4.0))
     folder.put('tumor', 'dseg', 'sub-01_T1w.nii.gz', parts[2])

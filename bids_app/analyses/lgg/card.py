@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ...compute.training import write_card
 from .model.preprocess import BRAIN_PERCENTILES, CHANNELS, FLAIR, PERCENTILES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 CARD_FILE: Final = 'lgg.json'
@@ -33,6 +33,25 @@ LIMITS: Final = (
     'cavities, infarction and inflammation were not learnt unless the training data had them. '
     'Not a medical device.'
 )
+
+
+class Agreement(NamedTuple):
+    """
+    Volume Dice of a session.
+
+    Attributes
+    ----------
+    dice : float
+        Of the lesions that a run keeps by default.
+    dice_all : float
+        Of all above the volume, be they solid or not (``--lgg-core-share 0``).
+    dice_largest : float
+        Of the largest alone, which is what the study measured.
+    """
+
+    dice: float
+    dice_all: float
+    dice_largest: float
 
 
 def describe_model(
@@ -87,7 +106,7 @@ def describe_model(
     }
 
 
-def summarise(on: str, dice: Mapping[str, float]) -> dict[str, Any]:
+def summarise(on: str, found: Mapping[str, Agreement]) -> dict[str, Any]:
     """
     Sum up what was measured, for the card.
 
@@ -95,8 +114,8 @@ def summarise(on: str, dice: Mapping[str, float]) -> dict[str, Any]:
     ----------
     on : str
         Whom.
-    dice : mapping of str to float
-        Volume Dice of each session.
+    found : mapping of str to Agreement
+        Of each session.
 
     Returns
     -------
@@ -104,19 +123,31 @@ def summarise(on: str, dice: Mapping[str, float]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> summarise('validation patients', {'sub-01': 0.5, 'sub-02': 0.75})['dice_mean']
-    0.625
+    >>> found = {'sub-01': Agreement(0.5, 0.4, 0.7), 'sub-02': Agreement(0.75, 0.6, 0.75)}
+    >>> card = summarise('validation patients', found)
+    >>> card['dice_mean'], card['all_lesions']['dice_mean'], card['largest_only']['dice_mean']
+    (0.625, 0.5, 0.725)
     """
-    values = np.array(list(dice.values()))
+    dice = {name: round(float(agreement.dice), 4) for name, agreement in found.items()}
     return {
         'on': on,
-        'n': len(values),
-        'dice_mean': round(float(values.mean()), 4),
-        'dice_median': round(float(np.median(values)), 4),
-        'dice_min': round(float(values.min()), 4),
-        'dice_max': round(float(values.max()), 4),
-        'per_patient': {name: round(float(value), 4) for name, value in dice.items()},
+        'n': len(found),
+        **_spread(list(dice.values())),
+        'all_lesions': _spread([agreement.dice_all for agreement in found.values()]),
+        'largest_only': _spread([agreement.dice_largest for agreement in found.values()]),
+        'per_patient': dice,
     }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    found = np.array(values)
+    told = {
+        'dice_mean': found.mean(),
+        'dice_median': np.median(found),
+        'dice_min': found.min(),
+        'dice_max': found.max(),
+    }
+    return {name: round(float(value), 4) for name, value in told.items()}
 
 
 def save_card(out: Path, card: Mapping[str, Any]) -> Path:

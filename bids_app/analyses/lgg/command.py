@@ -16,7 +16,8 @@ from ...compute.child import run_child
 from ...compute.device import resolve_device
 from ...compute.images import read_mask, save_image, write_text
 from ...compute.weights import read_planned_card
-from .model.lesions import area_curve, keep_lesions, lesion_metrics
+from ...prep.session import SHARED_GRID
+from .model.lesions import area_curve, keep_cores, keep_lesions, lesion_metrics
 from .model.orient import SliceOrder, from_slices, slice_positions, to_slices
 from .model.predict import load_network, predict_slices
 from .model.preprocess import CHANNELS, FLAIR, prepare_slices, restore, stack_sequences
@@ -63,10 +64,11 @@ def segment(request: Request) -> dict[str, Any]:
         'SkullStripped': spec.stripped,
         'Threshold': threshold,
         'MinLesionVolume': float(settings['min_lesion_mm3']),
+        'CoreShare': float(settings['core_share']),
         'LargestLesionOnly': bool(settings['largest_only']),
         'Mirroring': bool(settings['mirroring']),
         'SliceAxis': order.plane,
-        'Alignment': 'rigid' if grid else 'images share a grid',
+        'Alignment': 'rigid' if grid else SHARED_GRID,
     }
     if not mask.any():
         common.setdefault('Warnings', []).append('No tumor was found on these images.')
@@ -147,8 +149,9 @@ def _finish(
     np.floor(probability, out=probability)
     np.divide(probability, PROBABILITY_STEPS, out=probability)
     found = probability >= np.float32(threshold)
+    solid = keep_cores(found, probability, order.spacing_mm, float(settings['core_share']))
     mask = keep_lesions(
-        found, order.spacing_mm, float(settings['min_lesion_mm3']), bool(settings['largest_only'])
+        solid, order.spacing_mm, float(settings['min_lesion_mm3']), bool(settings['largest_only'])
     )
     probability[found & ~mask] = 0.0
     return mask

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ...compute.images import save_image, write_text
+from ...config import LggConfig
 from ...errors import UsageError
 from ...evaluation.masks import dice_score
 from ...evaluation.pairs import LabelFile
 from ...inputs.layout import check_dataset
 from ...outputs.description import write_description
 from ...outputs.spec import parse_entities
+from .card import THRESHOLD, Agreement
+from .model.lesions import keep_cores, keep_lesions
 from .model.orient import from_slices
 from .run import Run
 
@@ -68,6 +71,32 @@ def assign_folds(patients: Sequence[str], folds: int, seed: int) -> dict[str, in
     return {names[index]: rank % folds for rank, index in enumerate(order)}
 
 
+def measure_agreement(run: Run, head: Head) -> tuple[Agreement, np.ndarray]:
+    """
+    Compare what the app would mark by default with the mask that was given.
+
+    Parameters
+    ----------
+    run : Run
+        A training that did not see the head.
+    head : Head
+        The session.
+
+    Returns
+    -------
+    agreement : Agreement
+    marked : ndarray of bool, shape (n_slices, rows, columns)
+        All lesions that a run keeps by default.
+    """
+    probability, spacing_mm, settings = run.predict(head), head.order.spacing_mm, LggConfig()
+    found = keep_lesions(probability > THRESHOLD, spacing_mm, settings.min_lesion_mm3)
+    solid = keep_cores(probability > THRESHOLD, probability, spacing_mm, settings.core_share)
+    marked = keep_lesions(solid, spacing_mm, settings.min_lesion_mm3)
+    largest = keep_lesions(found, spacing_mm, 0.0, largest_only=True)
+    masks = (marked, found, largest)
+    return Agreement(*(dice_score(mask, head.truth) for mask in masks)), marked
+
+
 def cross_validate(
     heads: Sequence[Head],
     folds: int,
@@ -75,7 +104,7 @@ def cross_validate(
     out: Path,
     options: TrainingOptions,
     report: Callable[[float, str], None] = lambda _done, _text: None,
-) -> dict[str, float]:
+) -> dict[str, Agreement]:
     """
     Train without each fold in turn and mark its patients.
 
@@ -100,8 +129,8 @@ def cross_validate(
 
     Returns
     -------
-    dict of str to float
-        Volume Dice of each session.
+    dict of str to Agreement
+        Of each session.
     """
     fold_of = assign_folds([head.patient for head in heads], folds, options.seed)
     masks = out / FOLDER
@@ -121,24 +150,24 @@ def cross_validate(
         ]
     rows.sort(key=lambda row: str(row['name']))
     _write_table(masks / TABLE_FILE, rows)
-    return {row['name']: row['dice'] for row in rows}
+    return {row['name']: Agreement(*(row[name] for name in Agreement._fields)) for row in rows}
 
 
 def _measure(run: Run, head: Head, fold: int, masks: Path) -> dict[str, Any]:
-    found = run.predict(head)
+    agreement, marked = measure_agreement(run, head)
     name = LabelFile(head.label, parse_entities(head.label), is_mask=True).name
     folder = masks.joinpath(*head.name.split('_'), 'anat')
     path = folder / f'{name}_space-orig_label-tumor_desc-lgg_mask.nii.gz'
-    save_image(from_slices(found, head.order), head.grid, path)
+    save_image(from_slices(marked, head.order), head.grid, path)
     session = head.name.partition('_')[2]
     return {
         'name': head.name,
         'participant_id': f'sub-{head.patient}',
         'session_id': session or 'n/a',
         'fold': fold,
-        'dice': dice_score(found, head.truth),
+        **agreement._asdict(),
         'truth_ml': float(head.truth.sum()) * head.voxel_ml,
-        'predicted_ml': float(found.sum()) * head.voxel_ml,
+        'predicted_ml': float(marked.sum()) * head.voxel_ml,
     }
 
 

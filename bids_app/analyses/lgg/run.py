@@ -47,16 +47,15 @@ def predict_head(
     network: Unet2d, spec: Unet2dSpec, head: Head, device: torch.device
 ) -> np.ndarray:
     """
-    Mark the tumour of a head.
+    Compute the probability of tumour in a head.
 
     Returns
     -------
-    ndarray of bool, shape (n_slices, rows, columns)
+    ndarray of float32, shape (n_slices, rows, columns)
         On the grid of ``head.truth``.
     """
     network.eval()
-    probabilities = predict_slices(network, spec, head.slices, device)
-    return np.asarray(restore(probabilities, head.frame) > THRESHOLD)
+    return restore(predict_slices(network, spec, head.slices, device), head.frame)
 
 
 def read_batch(
@@ -186,7 +185,7 @@ class Run:
             curves.close()
 
     def predict(self, head: Head) -> np.ndarray:
-        """Mark the tumour of a head by the best weights, as `predict_head` does."""
+        """Compute the probability of tumour by the best weights, as `predict_head` does."""
         network = copy.deepcopy(self.average)
         network.load_state_dict(self.best)
         return predict_head(network, self.options.spec, head, self.device)
@@ -267,7 +266,8 @@ class Run:
     def _validate(self) -> float:
         found = [
             dice_score(
-                predict_head(self.average, self.options.spec, head, self.device), head.truth
+                predict_head(self.average, self.options.spec, head, self.device) > THRESHOLD,
+                head.truth,
             )
             for head in self.validation
         ]

@@ -17,6 +17,7 @@ from ...errors import BadDataError, CannotCreateError, ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .card import Agreement
     from .cohort import Head
     from .options import TrainingOptions
     from .run import Run
@@ -143,7 +144,7 @@ def train_heads(
     parts = plan.folds + 1
     if options.minutes:
         options = replace(options, minutes=options.minutes / parts)
-    crossed: dict[str, float] = {}
+    crossed: dict[str, Agreement] = {}
     if plan.folds:
         crossed = cross_validate(
             training, plan.folds, bids_dir, out, options,
@@ -182,16 +183,14 @@ def _trained(run: Run) -> dict[str, Any]:
 
 
 def _measured(
-    run: Run, folds: int, crossed: dict[str, float], test: Sequence[Head]
+    run: Run, folds: int, crossed: dict[str, Agreement], test: Sequence[Head]
 ) -> dict[str, Any]:
     """Say how good the model is on those who tell most, and on held-out patients beside."""
-    from ...evaluation.masks import dice_score
     from .card import summarise
+    from .cross_validation import measure_agreement
 
     def measure(on: str, heads: Sequence[Head]) -> dict[str, Any]:
-        return summarise(
-            on, {head.name: dice_score(run.predict(head), head.truth) for head in heads}
-        )
+        return summarise(on, {head.name: measure_agreement(run, head)[0] for head in heads})
 
     held_out = measure('held-out patients', test) if test else {}
     if crossed:

@@ -213,10 +213,13 @@ def _methods(session: MrImages, place: Place) -> str:
     if len(labels) < len(CHANNELS):
         others = f', also in place of what was missing{others}'
     mirrored = 'averaged over mirrored copies' if settings.mirroring else 'not mirrored'
-    largest = ' and all but the largest of the others' if settings.largest_only else ''
+    dropped = [f'connected lesions below {settings.min_lesion_mm3:g} mm³']
+    if settings.core_share:
+        dropped.append(f'those whose core was below {settings.core_share:g} of the most solid one')
+    if settings.largest_only:
+        dropped.append('all but the largest of the others')
     return (
         f'Lower-grade glioma was outlined slice by slice on {labels[0]}{others}, with a '
         '2D U-Net [@ronneberger2015] after Buda et al. [@buda2019], predictions '
-        f'{mirrored}; connected lesions below {settings.min_lesion_mm3:g} mm³{largest} were '
-        'dropped.'
+        f'{mirrored}; {" and ".join(dropped)} were dropped.'
     )

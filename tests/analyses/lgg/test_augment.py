@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from bids_app.analyses.lgg.model.augment import (
     augment,
     move,
     replace_channels,
+    smooth_field,
 )
 from bids_app.analyses.lgg.model.losses import LOSSES
 from bids_app.analyses.lgg.model.sampling import slice_weights, weigh_sessions
 from bids_app.analyses.lgg.model.schedule import one_cycle
 
 SIDE = 33
-STILL = Augmentation(0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0)
+STILL = Augmentation(0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def spots(row: int, column: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,6 +125,21 @@ def test_brightness_noise_and_blur_leave_the_mask_alone() -> None:
     found, mask = augment(slices.clone(), masks, limits, torch.Generator().manual_seed(0))
     torch.testing.assert_close(mask, masks)
     assert float((found - slices).abs().mean()) > 0.05
+
+
+def test_the_field_is_smooth_and_its_own_in_each_sequence() -> None:
+    slices, masks = spots(9, 20)
+    limits = replace(STILL, field=0.5)
+    found, _ = augment(slices.clone(), masks, limits, torch.Generator().manual_seed(0))
+    field = found - slices
+    torch.testing.assert_close(field[:, 0], field[:, 2])
+    assert float((field[:, 0, 0] - field[:, 0, 1]).abs().max()) > 0.1
+    assert 0.1 < float(field.abs().max()) < 0.75
+    steps = torch.cat([field.diff(dim=-1).flatten(), field.diff(dim=-2).flatten()])
+    assert float(steps.abs().max()) < 0.1
+    ramp = torch.tensor([0.0, 0.5, 1.0]).expand(1, 3, 3, 3)
+    line = smooth_field(ramp, 5)[0, 0, 0, 0]
+    assert (line[[0, 2, 4]] - torch.tensor([0.0, 0.5, 1.0])).abs().max() < 1e-6
 
 
 def test_the_same_seed_changes_alike() -> None:

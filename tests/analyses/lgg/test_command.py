@@ -27,7 +27,13 @@ from .lgg_models import (
 )
 
 VOXEL_ML = float(np.prod(SPACING)) / 1000
-SETTINGS = {'min_lesion_mm3': 100.0, 'largest_only': False, 'mirroring': False, 'threshold': 0.0}
+SETTINGS = {
+    'min_lesion_mm3': 100.0,
+    'core_share': 0.0,
+    'largest_only': False,
+    'mirroring': False,
+    'threshold': 0.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +225,7 @@ def test_bytes_keep_their_brightness(tmp_path, known):
         ({'min_lesion_mm3': 0.0}, (1, 2, 3)),
         ({'min_lesion_mm3': 0.0, 'largest_only': True}, (1,)),
         ({'min_lesion_mm3': 1000.0}, (1,)),
+        ({'min_lesion_mm3': 0.0, 'core_share': 1.0}, (1,)),
     ],
 )
 def test_lesions_that_are_wanted(tmp_path, known, settings, kept):

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from bids_app.analyses.lgg.model.lesions import area_curve, keep_lesions, lesion_metrics
+from bids_app.analyses.lgg.model.lesions import (
+    area_curve,
+    keep_cores,
+    keep_lesions,
+    lesion_metrics,
+)
 
 from .lgg_models import SPACING, head
 
@@ -36,9 +41,31 @@ def test_voxels_that_touch_at_a_corner_are_one_lesion():
     np.testing.assert_array_equal(np.argwhere(found), [[0, 0, 0], [1, 1, 1]])
 
 
+def test_further_foci_stay_and_specks_and_doubtful_parts_go():
+    z, x, y = np.indices((24, 120, 100))
+    spacing = (5.0, 1.0, 1.0)
+
+    def ball(centre, radius_mm):
+        parts = zip((z, x, y), centre, spacing, strict=True)
+        return sum((axis - place) ** 2 * mm**2 for axis, place, mm in parts) <= radius_mm**2
+
+    main, focus = ball((12, 40, 50), 25), ball((12, 95, 50), 11)
+    doubtful, speck = ball((4, 95, 20), 11), ball((20, 95, 80), 4)
+    probability = 0.99 * (main | focus | speck) + 0.55 * doubtful
+    mask = probability > 0.5
+    # Inside 11 mm lie 0.82 of a Gaussian of 5 mm, of which the doubtful one has 0.55.
+    np.testing.assert_array_equal(keep_cores(mask, probability, spacing, 0.6), main | focus)
+    np.testing.assert_array_equal(
+        keep_cores(mask, probability, spacing, 0.4), main | focus | doubtful
+    )
+    np.testing.assert_array_equal(keep_cores(mask, probability, spacing, 0.0), mask)
+    np.testing.assert_array_equal(keep_cores(speck, speck * 0.9, spacing, 0.6), speck)
+
+
 def test_an_empty_mask_stays_empty_and_measures_nothing():
     mask = np.zeros((3, 4, 5), bool)
     assert not keep_lesions(mask, (1, 1, 1), 0.0, True).any()
+    assert not keep_cores(mask, mask * 0.3, (1, 1, 1), 0.6).any()
     assert lesion_metrics(mask, (1, 1, 1)) == {
         'lgg_volume': 0.0, 'lgg_largest_area': 0.0, 'lgg_lesions': 0, 'lgg_slices': 0,
     }  # fmt: skip

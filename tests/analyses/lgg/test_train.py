@@ -20,6 +20,7 @@ from bids_app.analyses.lgg.options import TrainingOptions
 from bids_app.analyses.lgg.run import Run, predict_head, read_batch
 from bids_app.analyses.lgg.train import Plan, main, split_heads, train_heads
 from bids_app.errors import BadDataError, ExitCode, UsageError
+from bids_app.evaluation.masks import dice_score
 
 from .lgg_datasets import head_with_disc, write_dataset
 
@@ -51,7 +52,7 @@ def test_it_finds_discs_in_heads_that_it_never_saw(trained, heads: list[Head]) -
     card, out = trained
     network, spec = load_network(card, out / 'lgg.safetensors', torch.device('cpu'))
     for head in heads[-2:]:
-        found = predict_head(network, spec, head, torch.device('cpu'))
+        found = predict_head(network, spec, head, torch.device('cpu')) > 0.5
         dice = 2 * (found & head.truth).sum() / (found.sum() + head.truth.sum())
         assert dice > 0.8
         assert dice == pytest.approx(card['measured']['per_patient'][head.name], abs=1e-4)
@@ -210,14 +211,23 @@ def test_cross_validation_marks_everybody_by_a_network_that_never_saw_them(
         made(self, training, validation, *rest)
 
     monkeypatch.setattr(Run, '__init__', spy)
-    # A network that marks all one slice too high, so that it is known what must be written.
-    monkeypatch.setattr(Run, 'predict', lambda _run, head: np.roll(head.truth, 1, axis=0))
+
+    def mark(truth: np.ndarray) -> np.ndarray:
+        found = np.roll(truth, 1, axis=0)
+        found[0, 0, 0] = True
+        return found
+
+    # A network that marks all one slice too high, and a speck, so that it is known what must be
+    # written.
+    monkeypatch.setattr(Run, 'predict', lambda _run, head: mark(head.truth).astype(np.float32))
     options = replace(TINY, epochs=1)
     card = train_heads(heads[:4], datasets[0], tmp_path, options, Plan(0.0, folds=2))
     folder = tmp_path / 'cross_validation'
     with (folder / 'cross_validation.tsv').open() as stream:
         rows = list(csv.DictReader(stream, delimiter='\t'))
-    assert list(rows[0]) == ['participant_id', 'fold', 'dice', 'truth_ml', 'predicted_ml']
+    assert list(rows[0]) == [
+        *('participant_id', 'fold', 'dice', 'dice_all', 'dice_largest', 'truth_ml', 'predicted_ml')
+    ]
     assert [row['participant_id'] for row in rows] == [f'sub-0{n}' for n in (1, 2, 3, 4)]
     # Two folds, then the model on all; nobody validates.
     assert [validation for _, validation in seen] == [0, 0, 0]
@@ -229,14 +239,20 @@ def test_cross_validation_marks_everybody_by_a_network_that_never_saw_them(
         image = nib.load(path)
         found = np.asarray(image.dataobj) > 0
         truth = head_with_disc(int(subject[-1]))[1]
-        np.testing.assert_array_equal(found, np.roll(truth, 1, axis=2))
-        both = found.sum() + truth.sum()
-        assert float(row['dice']) == pytest.approx(2 * (found & truth).sum() / both, abs=1e-4)
+        alone = np.roll(truth, 1, axis=2)
+        # The speck has no core.
+        np.testing.assert_array_equal(found, alone)
+        dice, largest = float(row['dice']), float(row['dice_largest'])
+        assert dice == largest == pytest.approx(dice_score(alone, truth), abs=1e-4)
+        both = truth.sum() + alone.sum()
+        assert float(row['dice_all']) == pytest.approx(dice * both / (both + 1), abs=1e-4)
         assert float(row['predicted_ml']) == pytest.approx(0.15 * found.sum(), abs=1e-3)
         assert float(row['truth_ml']) == pytest.approx(0.15 * truth.sum(), abs=1e-3)
     description = json.loads((folder / 'dataset_description.json').read_text())
     assert description['DatasetType'] == 'derivative'
     assert card['measured']['n'] == 4
+    largest = [float(row['dice_largest']) for row in rows]
+    assert card['measured']['largest_only']['dice_median'] == pytest.approx(np.median(largest))
     assert card['measured']['per_patient']['sub-03'] == pytest.approx(float(rows[2]['dice']))
     # The same again trains nothing.
     monkeypatch.setattr(Run, '_run_epoch', None)

@@ -138,8 +138,9 @@ def test_a_single_slice_is_left_out_and_told(dataset):
     write(dataset, 'FLAIR', (60, 70, 1))
     pipeline = build(dataset)
     assert pipeline.steps() == []
-    (warned,) = pipeline.warnings
-    assert 'sub-01_FLAIR.nii.gz covers too thin a slab' in warned.message
+    thin, absent = pipeline.warnings
+    assert 'sub-01_FLAIR.nii.gz covers too thin a slab' in thin.message
+    assert 'lgg was not run: it needs FLAIR' in absent.message
 
 
 def test_beside_the_tumor_room_nothing_is_offered_twice(dataset):
@@ -154,14 +155,16 @@ def test_beside_the_tumor_room_nothing_is_offered_twice(dataset):
 def test_settings_reach_the_child(dataset):
     flags = (
         *('--lgg-largest-only', '--lgg-no-mirroring', '--lgg-min-lesion', '0'),
-        *('--lgg-threshold', '0.4'),
+        *('--lgg-threshold', '0.4', '--lgg-core-share', '0.2'),
     )
     settings = build(dataset, *flags).workflow.get_node('sub_01_wf.lgg_wf.segment').inputs.settings
     assert settings == {
-        'largest_only': True, 'mirroring': False, 'min_lesion_mm3': 0.0, 'threshold': 0.4,
+        'core_share': 0.2, 'largest_only': True, 'mirroring': False, 'min_lesion_mm3': 0.0,
+        'threshold': 0.4,
     }  # fmt: skip
     assert build(dataset).workflow.get_node('sub_01_wf.lgg_wf.segment').inputs.settings == {
-        'largest_only': False, 'mirroring': True, 'min_lesion_mm3': 100.0, 'threshold': 0.0,
+        'core_share': 0.6, 'largest_only': False, 'mirroring': True, 'min_lesion_mm3': 100.0,
+        'threshold': 0.0,
     }  # fmt: skip
 
 
@@ -175,6 +178,7 @@ def test_every_setting_has_a_flag():
     [
         ('threshold = 1.5', 'lgg.threshold is 1.5'),
         ('min_lesion_mm3 = -1.0', 'min_lesion_mm3 is -1'),
+        ('core_share = 1.5', 'core_share is 1.5'),
     ],
 )
 def test_settings_of_a_file_that_make_no_sense(dataset, line, words):
@@ -187,7 +191,7 @@ def test_settings_of_a_file_that_make_no_sense(dataset, line, words):
 def test_methods_name_the_images_and_the_settings(dataset):
     (text,) = [found for found in build(dataset).methods if '@buda2019' in found]
     assert 'on FLAIR, with T1w and T1Gd as further channels' in text
-    assert 'below 100 mm³ were dropped' in text
+    assert 'below 100 mm³ and those whose core was below 0.6 of the most solid one were' in text
     drop(dataset, *NAMES[:2])
     (text,) = [
         found

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
+FIELD_POINTS = 3
+"""Points along each axis between which the field is interpolated."""
+
 EMPTY = 1e-3
 """Sum of all sequences, in standard deviations, below which a pixel is outside the brain."""
 
@@ -38,6 +41,9 @@ class Augmentation:
         Natural logarithm of the factor and of the power of each sequence's intensity.
     offset : float
         Added to each sequence, in standard deviations.
+    field : float
+        Added to each sequence, growing and falling smoothly over the slice, in standard
+        deviations: what is left of the coils' sensitivity.
     blurred, noisy : float
         Share of the slices that are.
     noise : float
@@ -55,6 +61,7 @@ class Augmentation:
     gain: float = 0.25
     gamma: float = 0.35
     offset: float = 0.2
+    field: float = 0.3
     blurred: float = 0.15
     noisy: float = 0.2
     noise: float = 0.1
@@ -119,6 +126,26 @@ def move(
     moved = functional.grid_sample(flat, places, align_corners=False).reshape(slices.shape)
     mask = functional.grid_sample(masks, places, align_corners=False)
     return moved + lowest, (mask > 0.5).float()
+
+
+def smooth_field(points: Tensor, side: int) -> Tensor:
+    """
+    Interpolate a few points to slices.
+
+    Parameters
+    ----------
+    points : Tensor of float, shape (n, 3, points, points)
+        From one corner to the other.
+    side : int
+        Pixels of a slice in each direction.
+
+    Returns
+    -------
+    Tensor of float, shape (n, 1, 3, side, side)
+    """
+    size = (side, side)
+    field = functional.interpolate(points, size=size, mode='bicubic', align_corners=True)
+    return field[:, None]
 
 
 def replace_channels(slices: Tensor, replaced: Tensor) -> Tensor:
@@ -199,6 +226,8 @@ def augment(
         gamma.to(slices.device),
         between(limits.offset, *each).to(slices.device),
     )
+    points = between(limits.field, len(CHANNELS), FIELD_POINTS, FIELD_POINTS)
+    slices = slices + smooth_field(points.to(slices.device), slices.shape[-1])
     blurred = happens(limits.blurred)
     if blurred.any():
         slices[blurred] = functional.avg_pool2d(

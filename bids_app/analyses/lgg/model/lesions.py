@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import ndimage
 
+from ....evaluation.masks import MM3_PER_ML, NEIGHBOURS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NEIGHBOURS: Final = ndimage.generate_binary_structure(3, 3)
-"""Voxels that touch by a face, an edge or a corner belong to one lesion, as in the study."""
-
-MM3_PER_ML: Final = 1000.0
 MM2_PER_CM2: Final = 100.0
+
+CORE_MM: Final = 5.0
+"""Standard deviation over which the probability is averaged to find the cores of lesions."""
 
 
 def keep_lesions(
@@ -56,6 +57,50 @@ def keep_lesions(
     if largest_only:
         keep &= np.arange(len(voxels)) == np.argmax(voxels)
     return np.asarray(keep[components])
+
+
+def keep_cores(
+    mask: np.ndarray, probability: np.ndarray, spacing_mm: Sequence[float], share: float
+) -> np.ndarray:
+    """
+    Take away lesions without a core like that of the most solid one.
+
+    The core is the highest probability inside a lesion after averaging over `CORE_MM`, so it tells
+    both how large and how certain it is. Specks and thin rims have none, while further foci of a
+    glioma do.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (x, y, z)
+        What was found.
+    probability : ndarray of float, shape (x, y, z)
+        Of tumour.
+    spacing_mm : sequence of float, length 3
+        Voxel size, in mm.
+    share : float
+        Of the highest core, from 0, which keeps all, to 1.
+
+    Returns
+    -------
+    ndarray of bool, shape (x, y, z)
+
+    Examples
+    --------
+    >>> mask = np.zeros((60, 20, 20), bool)
+    >>> mask[2:18, 2:18, 2:18] = mask[25:37, 4:16, 4:16] = mask[50:54, 8:12, 8:12] = True
+    >>> kept = keep_cores(mask, mask.astype(float), (1, 1, 1), 0.5)
+    >>> bool(kept[30, 10, 10]), bool(kept[52, 10, 10])
+    (True, False)
+    """
+    components, count = ndimage.label(mask, NEIGHBOURS)
+    if count < 2 or share == 0.0:
+        return mask
+    sigma = CORE_MM / np.asarray(spacing_mm, float)
+    # Of float32, or 8-bit probabilities would be averaged to whole numbers.
+    smooth = ndimage.gaussian_filter(np.asarray(probability, np.float32), sigma, mode='nearest')
+    cores = ndimage.maximum(smooth, components, np.arange(count + 1))
+    cores[0] = 0.0
+    return np.asarray((cores >= share * cores.max())[components] & mask)
 
 
 def area_curve(mask: np.ndarray, pixel_mm2: float) -> np.ndarray:
