@@ -310,7 +310,7 @@ def _draw_letters(axes: Axes, mosaic: Mosaic, layout: _Layout) -> None:
         axes.text(
             start + 0.02 * width,
             top + 0.985 * height,
-            f'{name} = {place:.0f} mm'.replace('-', '−'),
+            f'{name} = {round(place)} mm'.replace('-', '−'),
             ha='left',
             va='bottom',
             **{**style, 'fontsize': FONT - 1.5},
