@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import BadDataError, UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+
+Report = Callable[[float, str], None]
+"""Takes the share of a training that is done and a line."""
+
+
+def whole(text: str) -> int:
+    """Whole number of at least 0, of a command line."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is below 0')
+    return value
+
+
+def counted(text: str) -> int:
+    """Whole number of at least 1, of a command line."""
+    value = whole(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError('0 is too few')
+    return value
 
 
 def seed_everything(seed: int) -> np.random.Generator:
@@ -125,6 +150,80 @@ def split_patients(
     validation = [index for index, patient in enumerate(patients) if patient in chosen]
     training = [index for index, patient in enumerate(patients) if patient not in chosen]
     return training, validation
+
+
+@contextmanager
+def training_progress(lasting: Sequence[str]) -> Iterator[Report]:
+    """
+    Show one live line on a terminal, and plain lines elsewhere.
+
+    Parameters
+    ----------
+    lasting : sequence of str
+        Words of a message that stays on the screen.
+
+    Yields
+    ------
+    callable
+        `Report`.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn('training'), BarColumn(), TextColumn('{task.percentage:>3.0f}%'),
+        TimeElapsedColumn(), TextColumn('{task.fields[text]}', markup=False),
+    ) as bar:  # fmt: skip
+        task = bar.add_task('training', total=1.0, text='')
+
+        def report(done: float, text: str) -> None:
+            bar.update(task, completed=min(done, 1.0), text=text)
+            if any(word in text for word in lasting):
+                bar.console.print(text, highlight=False, markup=False)
+
+        yield report
+
+
+def read_checkpoint(path: Path, fingerprint: str, what: str) -> dict[str, Any] | None:
+    """
+    Read what an interrupted training left.
+
+    Parameters
+    ----------
+    path : Path
+        File of ``torch.save``; it holds ``fingerprint``.
+    fingerprint : str
+        What must be the same for the training to go on.
+    what : str
+        Whom the training learns from, such as ``cases``, for the message.
+
+    Returns
+    -------
+    dict or None
+        None where there is no file.
+
+    Raises
+    ------
+    BadDataError
+        If the file is damaged.
+    UsageError
+        If it is of another training.
+    """
+    import torch
+
+    if not path.is_file():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+        same = saved['fingerprint'] == fingerprint
+    # A damaged file fails in whatever way its first bytes lead to.
+    except Exception as error:
+        raise BadDataError(f'{path} is damaged: delete it to start anew.') from error
+    if not same:
+        raise UsageError(
+            f'{path} is of a training with other {what} or settings: give another folder, or '
+            'delete it to start anew.'
+        )
+    return saved
 
 
 def write_card(path: Path, card: Mapping[str, Any]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import BadDataError, MissingInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -126,6 +126,33 @@ def read_card(path: Path) -> dict[str, Any]:
     if not (isinstance(file, str) and isinstance(checksum, str)):
         raise BadDataError(f'{path} must give weights.file and weights.sha256 as text.')
     return dict(card)
+
+
+def read_planned_card(described: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Read the card of a model that was chosen when the run was planned.
+
+    Parameters
+    ----------
+    described : mapping
+        ``card``, its path, and the ``sha256`` that it promised then.
+
+    Returns
+    -------
+    dict
+        As `read_card`.
+
+    Raises
+    ------
+    BadDataError
+        If it promises another checksum now, or as `read_card`.
+    """
+    card = read_card(Path(described['card']))
+    if card['weights']['sha256'] != described['sha256']:
+        raise BadDataError(
+            f'The card {described["card"]} changed since this run was planned: start it again.'
+        )
+    return card
 
 
 def sha256_of(path: Path) -> str:

@@ -15,8 +15,7 @@ import torch
 from ...compute.child import run_child
 from ...compute.device import resolve_device
 from ...compute.images import read_mask, save_image, write_text
-from ...compute.weights import read_card
-from ...errors import BadDataError
+from ...compute.weights import read_planned_card
 from ...prep.session import SHARED_GRID
 from .model.lesions import area_curve, keep_cores, keep_lesions, lesion_metrics
 from .model.orient import SliceOrder, from_slices, slice_positions, to_slices
@@ -36,19 +35,10 @@ MASK, PROBABILITY, SLICES = 'mask.nii.gz', 'probseg.nii.gz', 'slices.tsv'
 METADATA = 'metadata.json'
 
 
-def _read_planned_card(described: Mapping[str, Any]) -> dict[str, Any]:
-    card = read_card(Path(described['card']))
-    if card['weights']['sha256'] != described['sha256']:
-        raise BadDataError(
-            f'The card {described["card"]} changed since this run was planned: start it again.'
-        )
-    return card
-
-
 def segment(request: Request) -> dict[str, Any]:
     """Outline the tumour of one session and write the maps, the table and what they say."""
     settings = request['settings']
-    card = _read_planned_card(request['model'])
+    card = read_planned_card(request['model'])
     known = card.get('inputs', {}).get('channels', CHANNELS)
     images: dict[str, Path] = {name: Path(request[name]) for name in known if name in request}
     device = resolve_device(request['device'])

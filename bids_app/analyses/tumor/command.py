@@ -21,7 +21,7 @@ from ...compute.images import save_image, write_text
 from ...compute.nnunet.folder import BEST_CHECKPOINT
 from ...compute.nnunet.model import NnunetModel, from_card, read_folder
 from ...compute.nnunet.predict import PredictSettings, predict
-from ...compute.weights import read_card
+from ...compute.weights import read_planned_card
 from ...errors import BadDataError
 from .model.channels import CHANNEL_NAMES, CHANNELS, match_channels
 from .model.labels import (
@@ -70,11 +70,7 @@ class _Segmenter:
 def _find_segmenter(described: Mapping[str, Any]) -> _Segmenter:
     if described['kind'] == 'folder':
         return _from_folder(described)
-    card, weights = read_card(Path(described['card'])), Path(described['weights'])
-    if card['weights']['sha256'] != described['sha256']:
-        raise BadDataError(
-            f'The card {described["card"]} changed since this run was planned: start it again.'
-        )
+    card, weights = read_planned_card(described), Path(described['weights'])
     named: dict[str, Any] = {
         'name': str(card.get('name', weights.stem)),
         'version': str(card.get('version', '')),
