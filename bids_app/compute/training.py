@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import random
@@ -18,8 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+
 Report = Callable[[float, str], None]
 """Takes the share of a training that is done and a line."""
+
+
+def whole(text: str) -> int:
+    """Whole number of at least 0, of a command line."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is below 0')
+    return value
+
+
+def counted(text: str) -> int:
+    """Whole number of at least 1, of a command line."""
+    value = whole(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError('0 is too few')
+    return value
 
 
 def seed_everything(seed: int) -> np.random.Generator:

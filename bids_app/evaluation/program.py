@@ -14,7 +14,7 @@ from rich.progress import track
 from ..errors import CannotCreateError, MissingInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 LOG_WIDTH: Final = 140
@@ -62,6 +62,13 @@ def make_folder(out: Path) -> None:
 def open_console() -> Console:
     """Console for results; a file or pipe has no width that tables would have to fit in."""
     return Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+
+
+def print_missing(console: Console, missing: Mapping[str, Sequence[str]]) -> None:
+    """Name the cases that were left out, by the reason."""
+    for why, names in missing.items():
+        if names:
+            console.print(f'Left out, for there is {why}: {", ".join(names)}.', **PLAIN)
 
 
 def run_cases(

@@ -28,6 +28,42 @@ INTERVAL_TEXT: Final = (
 )
 
 
+CASE_COLUMNS: Final[dict[str, dict[str, Any]]] = {
+    'participant_id': {'Description': 'Subject; n/a for files that do not name one'},
+    'session_id': {'Description': 'Session; n/a where there is none'},
+    'case': {'Description': 'Subject, session, acquisition and run of the image'},
+}
+"""What `name_case` gives."""
+
+SENSITIVITY: Final = {
+    'Description': 'Share of the true voxels that were predicted. Both empty: 1; truth empty: 0.'
+}
+FOUND_COLUMNS: Final[dict[str, dict[str, Any]]] = {
+    'lesions_missed': {
+        'Description': 'Those of them that no predicted part touches, dilated as above',
+        'Units': 'count',
+    },
+    'lesions_false': {
+        'Description': 'Predicted parts of any volume that touch no dilated true lesion',
+        'Units': 'count',
+    },
+}
+VOLUME_COLUMNS: Final[dict[str, dict[str, Any]]] = {
+    'truth_ml': {'Description': 'True volume', 'Units': 'mL'},
+    'predicted_ml': {'Description': 'Predicted volume', 'Units': 'mL'},
+    'difference_ml': {'Description': 'Predicted less true volume', 'Units': 'mL'},
+}
+SPREAD_COLUMNS: Final[dict[str, dict[str, Any]]] = {
+    'n': {'Description': 'Number of cases', 'Units': 'count'},
+    'mean': {'Description': 'Mean over cases'},
+    'ci_low': {'Description': INTERVAL_TEXT},
+    'ci_high': {'Description': 'Upper end of that interval'},
+    'median': {'Description': 'Median over cases'},
+    'sd': {'Description': 'Standard deviation over cases; n/a for one case'},
+}
+"""What `spread_of` gives."""
+
+
 def name_case(case: Case) -> dict[str, str | None]:
     """Subject, session and name of a case, as the first columns of a table."""
     subject, session = case.truth.session

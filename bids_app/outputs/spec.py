@@ -85,6 +85,11 @@ class Spec:
     outputs: dict[str, Output]
     metrics: dict[str, Metric]
 
+    @property
+    def interpolation(self) -> dict[str, str]:
+        """How each map that goes to templates is interpolated, by its key."""
+        return {key: item.resample for key, item in self.outputs.items() if item.resample}
+
     def main_output(self, source: Path | str) -> Output:
         """Output whose row of the scans table holds the metrics of a raw file."""
         suffix = parse_entities(source)['suffix'].lower()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nipype import Node, Workflow
 from nipype.interfaces import utility as niu
 
+from ..outputs.spec import load_spec
 from .interfaces import Register, ResampleMaps
 from .place import Place
 from .session import MrImages, PrepImage
@@ -118,6 +120,46 @@ def init_resample_node(
         reference=str(template.t1w), interpolation=interpolation, fill_value=fill
     )
     return place.child(interface, name, RESAMPLE_GB)
+
+
+def init_maps_to_template_wf(room: str, sources: Sequence[Path], place: Place) -> Workflow:
+    """
+    Bring the maps of a room to the templates.
+
+    Parameters
+    ----------
+    room : str
+        The room, whose spec says how each map is interpolated.
+    sources : sequence of Path
+        Raw images that the maps were made of; the first gives the names of what is written.
+    place : Place
+        Settings and templates.
+
+    Inputs
+    ------
+    <room>_maps, <room>_metadata : of the native part
+    to_<template>_res<N> : composite transforms from the reference
+    """
+    workflow = Workflow(name=f'{room}_to_template_wf')
+    maps, metadata = f'{room}_maps', f'{room}_metadata'
+    fields = [maps, metadata, *(f'to_{space.node_suffix}' for space, _ in place.spaces)]
+    inputnode = Node(niu.IdentityInterface(fields=fields), name='inputnode')
+    for space, template in place.spaces:
+        suffix = space.node_suffix
+        resample = init_resample_node(
+            place, template, load_spec(room).interpolation, f'resample_{suffix}'
+        )
+        ds_space = place.sink(room, sources[0], f'ds_{suffix}', space)
+        ds_space.inputs.spatial_reference = template.uri
+        ds_space.inputs.sources = [str(path) for path in sources[1:]]
+        ds_space.inputs.write_metrics = False
+        workflow.connect([
+            (inputnode, resample, [(maps, 'in_files'), (f'to_{suffix}', 'transforms')]),
+            (resample, ds_space, [('out_files', 'in_files')]),
+            (inputnode, ds_space, [(metadata, 'metadata')]),
+        ])  # fmt: skip
+    workflow.__desc__ = ''
+    return workflow
 
 
 def register_all(

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ... import __version__
-from ...compute.training import write_card
 from ...prep.modalities import MR
 from .model.intensity import LIMIT
 from .model.residual import SCORE_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 LICENCE: Final = 'yours, as your training data allow'
 METHOD: Final = (
@@ -150,24 +148,3 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
         'max': np.max(values),
     }
     return {name: round(float(value), 4) for name, value in told.items()}
-
-
-def save_card(out: Path, card: Mapping[str, Any]) -> Path:
-    """
-    Write a card beside its weights.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of the weights.
-    card : mapping
-        From `describe_model`.
-
-    Returns
-    -------
-    Path
-        The card.
-    """
-    path = out / f'{model_name(str(card["modality"]), str(card["reshape"]["strategy"]))}.json'
-    write_card(path, card)
-    return path

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ...compute.training import assign_folds, split_patients
+from ...compute.training import assign_folds, split_patients, write_card
 from ...compute.weights import save_weights
 from ...errors import BadDataError, UsageError
-from .card import describe_model, model_name, save_card, summarise
+from .card import describe_model, model_name, summarise
 from .cohort import choose_reshape, read_sample
 from .healthy import leave_unexplained, measure_healthy, measure_held_out
 from .model.predict import Ensemble
@@ -166,7 +166,7 @@ def train_volumes(
             'healthy_scores': measured['score'],
         },
     )
-    save_card(out, card)
+    write_card(out / f'{model_name(modality, strategy)}.json', card)
     return card
 
 

@@ -131,6 +131,7 @@ def _summary(out: Path, card: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ...compute.training import counted, whole
     from .fit import FOLDS, VALIDATION_FRACTION
     from .model.autoencoder import AutoencoderSpec
     from .options import TrainingOptions
@@ -152,28 +153,28 @@ def _parser() -> argparse.ArgumentParser:
     add('--exclude-masks', type=Path, metavar='DERIVATIVES',
         help='dataset with label-lesion_mask of voxels to learn nothing from')  # fmt: skip
     add('--hold-out', nargs='+', metavar='LABEL', help='people to measure on alone')
-    add('--folds', type=_positive, default=FOLDS, metavar='K',
+    add('--folds', type=counted, default=FOLDS, metavar='K',
         help='networks, each without one part of the people, by which healthy people are '
         'measured; averaged in use')  # fmt: skip
     add('--validation-fraction', type=float, default=VALIDATION_FRACTION, metavar='P',
         help='with --folds 1, the part of the people that is not learnt from')  # fmt: skip
-    add('--only', type=_amount, default=0, metavar='N',
+    add('--only', type=whole, default=0, metavar='N',
         help='train network N of K alone, such as on another processor; the same command without '
         'it then makes the model')  # fmt: skip
-    add('--epochs', type=_positive, default=options.epochs)
-    add('--steps-per-epoch', type=_positive, default=options.steps)
+    add('--epochs', type=counted, default=options.epochs)
+    add('--steps-per-epoch', type=counted, default=options.steps)
     add('--minutes', type=float, help='end within this time, with the learning rate at 0')
     add('--learning-rate', type=float, default=options.learning_rate, help='the highest')
-    add('--width', type=_positive, default=standard.widths[0],
+    add('--width', type=counted, default=standard.widths[0],
         help='channels at half resolution')  # fmt: skip
-    add('--code', type=_positive, default=standard.code, help='channels of the code')
+    add('--code', type=counted, default=standard.code, help='channels of the code')
     add('--dropout', type=float, default=standard.dropout, help="of the code's channels")
     add('--false-positive-ml', type=float, default=options.false_positive_ml, metavar='ML',
         help='volume of a healthy brain that the threshold marks on average')  # fmt: skip
     add('--work-dir', type=Path, help='keeps prepared images (OUT/work); several models may share')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    add('--threads', type=_amount, default=0, help='processors; 0: all')
-    add('--seed', type=_amount, default=0)
+    add('--threads', type=whole, default=0, help='processors; 0: all')
+    add('--seed', type=whole, default=0)
     return parser
 
 
@@ -182,20 +183,6 @@ def _modality(text: str) -> str:
     if name not in ANOMALY_MODALITIES:
         raise argparse.ArgumentTypeError(f'{text!r} is none of T1w, FLAIR, T2w')
     return name
-
-
-def _amount(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is below 0')
-    return value
-
-
-def _positive(text: str) -> int:
-    value = _amount(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError('0 is too few')
-    return value
 
 
 if __name__ == '__main__':

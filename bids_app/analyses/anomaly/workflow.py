@@ -271,9 +271,7 @@ def _init_moving_wf(
     inputnode = Node(
         niu.IdentityInterface(fields=['maps', 'metadata', *transforms]), name='inputnode'
     )
-    rules = {
-        key: output.resample for key, output in load_spec(ROOM).outputs.items() if output.resample
-    }
+    rules = load_spec(ROOM).interpolation
     for space, template in place.spaces:
         suffix = space.node_suffix
         resample = init_resample_node(place, template, rules, f'resample_{item.name}_{suffix}')

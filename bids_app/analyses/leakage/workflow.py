@@ -281,11 +281,10 @@ def _resample_to(
 ) -> None:
     """Add resampling to one template and its sink."""
     space, template = next(pair for pair in place.spaces if pair[0].node_suffix == suffix)
-    rules = {
-        key: output.resample for key, output in load_spec(ROOM).outputs.items() if output.resample
-    }
     maps = Node(niu.Merge(2), name=f'maps_{suffix}', run_without_submitting=True)
-    resample = init_resample_node(place, template, rules, f'resample_{suffix}')
+    resample = init_resample_node(
+        place, template, load_spec(ROOM).interpolation, f'resample_{suffix}'
+    )
     ds_space = place.sink(ROOM, series.path, f'ds_{suffix}', space)
     ds_space.inputs.spatial_reference = template.uri
     ds_space.inputs.sources = series.sources

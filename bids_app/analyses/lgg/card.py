@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from ... import __version__
-from ...compute.training import write_card
 from .model.preprocess import BRAIN_PERCENTILES, CHANNELS, FLAIR, PERCENTILES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 CARD_FILE: Final = 'lgg.json'
 WEIGHTS_FILE: Final = 'lgg.safetensors'
@@ -35,7 +33,7 @@ LIMITS: Final = (
 )
 
 
-class Agreement(NamedTuple):
+class DiceScores(NamedTuple):
     """
     Volume Dice of a session.
 
@@ -106,7 +104,7 @@ def describe_model(
     }
 
 
-def summarise(on: str, found: Mapping[str, Agreement]) -> dict[str, Any]:
+def summarise(on: str, found: Mapping[str, DiceScores]) -> dict[str, Any]:
     """
     Sum up what was measured, for the card.
 
@@ -114,7 +112,7 @@ def summarise(on: str, found: Mapping[str, Agreement]) -> dict[str, Any]:
     ----------
     on : str
         Whom.
-    found : mapping of str to Agreement
+    found : mapping of str to DiceScores
         Of each session.
 
     Returns
@@ -123,18 +121,18 @@ def summarise(on: str, found: Mapping[str, Agreement]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> found = {'sub-01': Agreement(0.5, 0.4, 0.7), 'sub-02': Agreement(0.75, 0.6, 0.75)}
+    >>> found = {'sub-01': DiceScores(0.5, 0.4, 0.7), 'sub-02': DiceScores(0.75, 0.6, 0.75)}
     >>> card = summarise('validation patients', found)
     >>> card['dice_mean'], card['all_lesions']['dice_mean'], card['largest_only']['dice_mean']
     (0.625, 0.5, 0.725)
     """
-    dice = {name: round(float(agreement.dice), 4) for name, agreement in found.items()}
+    dice = {name: round(float(scores.dice), 4) for name, scores in found.items()}
     return {
         'on': on,
         'n': len(found),
         **_spread(list(dice.values())),
-        'all_lesions': _spread([agreement.dice_all for agreement in found.values()]),
-        'largest_only': _spread([agreement.dice_largest for agreement in found.values()]),
+        'all_lesions': _spread([scores.dice_all for scores in found.values()]),
+        'largest_only': _spread([scores.dice_largest for scores in found.values()]),
         'per_patient': dice,
     }
 
@@ -148,24 +146,3 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
         'dice_max': found.max(),
     }
     return {name: round(float(value), 4) for name, value in told.items()}
-
-
-def save_card(out: Path, card: Mapping[str, Any]) -> Path:
-    """
-    Write a card beside its weights.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of the weights.
-    card : mapping
-        From `describe_model`.
-
-    Returns
-    -------
-    Path
-        The card.
-    """
-    path = out / CARD_FILE
-    write_card(path, card)
-    return path

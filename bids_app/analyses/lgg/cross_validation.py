@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ...compute.images import save_image, write_text
+from ...compute.training import assign_folds
 from ...config import LggConfig
-from ...errors import UsageError
 from ...evaluation.masks import dice_score
 from ...evaluation.pairs import LabelFile
 from ...inputs.layout import check_dataset
 from ...outputs.description import write_description
 from ...outputs.spec import parse_entities
-from .card import THRESHOLD, Agreement
+from .card import THRESHOLD, DiceScores
 from .model.lesions import keep_cores, keep_lesions
 from .model.orient import from_slices
 from .run import Run
@@ -38,40 +38,7 @@ Each mask is the prediction of a network that was trained without any session of
 """
 
 
-def assign_folds(patients: Sequence[str], folds: int, seed: int) -> dict[str, int]:
-    """
-    Put patients into folds of sizes that differ by one at most.
-
-    Parameters
-    ----------
-    patients : sequence of str
-        Patient of each session.
-    folds : int
-        How many.
-    seed : int
-        Of the order.
-
-    Returns
-    -------
-    dict of str to int
-        Fold of each patient, from 0.
-
-    Raises
-    ------
-    UsageError
-        If there are fewer patients than folds.
-    """
-    names = sorted(set(patients))
-    if len(names) < folds:
-        raise UsageError(
-            f'--cross-validate {folds} needs as many patients and there are {len(names)}: give '
-            'fewer folds.'
-        )
-    order = np.random.default_rng(seed).permutation(len(names))
-    return {names[index]: rank % folds for rank, index in enumerate(order)}
-
-
-def measure_agreement(run: Run, head: Head) -> tuple[Agreement, np.ndarray]:
+def measure_dice(run: Run, head: Head) -> tuple[DiceScores, np.ndarray]:
     """
     Compare what the app would mark by default with the mask that was given.
 
@@ -84,17 +51,18 @@ def measure_agreement(run: Run, head: Head) -> tuple[Agreement, np.ndarray]:
 
     Returns
     -------
-    agreement : Agreement
+    scores : DiceScores
     marked : ndarray of bool, shape (n_slices, rows, columns)
         All lesions that a run keeps by default.
     """
     probability, spacing_mm, settings = run.predict(head), head.order.spacing_mm, LggConfig()
-    found = keep_lesions(probability > THRESHOLD, spacing_mm, settings.min_lesion_mm3)
-    solid = keep_cores(probability > THRESHOLD, probability, spacing_mm, settings.core_share)
+    found = probability > THRESHOLD
+    solid = keep_cores(found, probability, spacing_mm, settings.core_share)
     marked = keep_lesions(solid, spacing_mm, settings.min_lesion_mm3)
-    largest = keep_lesions(found, spacing_mm, 0.0, largest_only=True)
-    masks = (marked, found, largest)
-    return Agreement(*(dice_score(mask, head.truth) for mask in masks)), marked
+    above = keep_lesions(found, spacing_mm, settings.min_lesion_mm3)
+    largest = keep_lesions(above, spacing_mm, 0.0, largest_only=True)
+    masks = (marked, above, largest)
+    return DiceScores(*(dice_score(mask, head.truth) for mask in masks)), marked
 
 
 def cross_validate(
@@ -104,7 +72,7 @@ def cross_validate(
     out: Path,
     options: TrainingOptions,
     report: Callable[[float, str], None] = lambda _done, _text: None,
-) -> dict[str, Agreement]:
+) -> dict[str, DiceScores]:
     """
     Train without each fold in turn and mark its patients.
 
@@ -129,7 +97,7 @@ def cross_validate(
 
     Returns
     -------
-    dict of str to Agreement
+    dict of str to DiceScores
         Of each session.
     """
     fold_of = assign_folds([head.patient for head in heads], folds, options.seed)
@@ -150,11 +118,11 @@ def cross_validate(
         ]
     rows.sort(key=lambda row: str(row['name']))
     _write_table(masks / TABLE_FILE, rows)
-    return {row['name']: Agreement(*(row[name] for name in Agreement._fields)) for row in rows}
+    return {row['name']: DiceScores(*(row[name] for name in DiceScores._fields)) for row in rows}
 
 
 def _measure(run: Run, head: Head, fold: int, masks: Path) -> dict[str, Any]:
-    agreement, marked = measure_agreement(run, head)
+    scores, marked = measure_dice(run, head)
     name = LabelFile(head.label, parse_entities(head.label), is_mask=True).name
     folder = masks.joinpath(*head.name.split('_'), 'anat')
     path = folder / f'{name}_space-orig_label-tumor_desc-lgg_mask.nii.gz'
@@ -165,7 +133,7 @@ def _measure(run: Run, head: Head, fold: int, masks: Path) -> dict[str, Any]:
         'participant_id': f'sub-{head.patient}',
         'session_id': session or 'n/a',
         'fold': fold,
-        **agreement._asdict(),
+        **scores._asdict(),
         'truth_ml': float(head.truth.sum()) * head.voxel_ml,
         'predicted_ml': float(marked.sum()) * head.voxel_ml,
     }

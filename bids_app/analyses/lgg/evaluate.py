@@ -14,7 +14,14 @@ from rich.table import Table
 from ...errors import ExitCode, NothingSelectedError, UsageError
 from ...evaluation.masks import compare_masks, share_found
 from ...evaluation.pairs import WHOLE_MASKS, Side, find_files, pair_sides, rank_mask, read_pair
-from ...evaluation.program import PLAIN, check_folders, make_folder, open_console, run_cases
+from ...evaluation.program import (
+    PLAIN,
+    check_folders,
+    make_folder,
+    open_console,
+    print_missing,
+    run_cases,
+)
 from ...evaluation.tables import CONFIDENCE
 from .evaluation_sheet import draw_sheet
 from .evaluation_tables import (
@@ -231,9 +238,7 @@ def _print(
             SUMMARISED[row['metric']], mean, f'{low} to {high}', median, spread, least, most
         )
     console.print(shown)
-    for why, names in missing.items():
-        if names:
-            console.print(f'Left out, for there is {why}: {", ".join(names)}.', **PLAIN)
+    print_missing(console, missing)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pandas as pd
 
 from ...evaluation.masks import ABSENT_MM, MIN_LESION_MM3, REACH_MM
-from ...evaluation.tables import INTERVAL_TEXT, name_case, spread_of, write_table
+from ...evaluation.tables import (
+    CASE_COLUMNS,
+    FOUND_COLUMNS,
+    SENSITIVITY,
+    SPREAD_COLUMNS,
+    VOLUME_COLUMNS,
+    name_case,
+    spread_of,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,16 +40,11 @@ SUMMARISED: Final = {
 """Columns of the summary and their titles."""
 
 COLUMNS: Final[dict[str, dict[str, Any]]] = {
-    'participant_id': {'Description': 'Subject; n/a for files that do not name one'},
-    'session_id': {'Description': 'Session; n/a where there is none'},
-    'case': {'Description': 'Subject, session, acquisition and run of the image'},
+    **CASE_COLUMNS,
     'dice': {
         'Description': 'Dice coefficient of all voxels of the volume. Both empty: 1; one empty: 0.'
     },
-    'sensitivity': {
-        'Description': 'Share of the true voxels that were predicted. '
-        'Both empty: 1; truth empty: 0.'
-    },
+    'sensitivity': SENSITIVITY,
     'precision': {
         'Description': 'Share of the predicted voxels that are true. '
         'Both empty: 1; prediction empty: 0.'
@@ -50,31 +54,17 @@ COLUMNS: Final[dict[str, dict[str, Any]]] = {
         f'the other, weighted by area. Both empty: 0; one empty: {ABSENT_MM:g}.',
         'Units': 'mm',
     },
-    'truth_ml': {'Description': 'True volume', 'Units': 'mL'},
-    'predicted_ml': {'Description': 'Predicted volume', 'Units': 'mL'},
-    'difference_ml': {'Description': 'Predicted less true volume', 'Units': 'mL'},
+    **VOLUME_COLUMNS,
     'lesions': {
         'Description': f'True lesions above {MIN_LESION_MM3:g} mm3; parts whose dilations by '
         f'{REACH_MM:g} mm touch are one',
         'Units': 'count',
     },
-    'lesions_missed': {
-        'Description': 'Those of them that no predicted part touches, dilated as above',
-        'Units': 'count',
-    },
-    'lesions_false': {
-        'Description': 'Predicted parts of any volume that touch no dilated true lesion',
-        'Units': 'count',
-    },
+    **FOUND_COLUMNS,
 }
 SUMMARY_COLUMNS: Final = {
     'metric': {'Description': f'Column of {TABLE}.tsv'},
-    'n': {'Description': 'Number of cases', 'Units': 'count'},
-    'mean': {'Description': 'Mean over cases'},
-    'ci_low': {'Description': INTERVAL_TEXT},
-    'ci_high': {'Description': 'Upper end of that interval'},
-    'median': {'Description': 'Median over cases'},
-    'sd': {'Description': 'Standard deviation over cases; n/a for one case'},
+    **SPREAD_COLUMNS,
     'min': {'Description': 'Lowest value'},
     'max': {'Description': 'Highest value'},
 }

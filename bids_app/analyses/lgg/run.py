@@ -13,7 +13,7 @@ import torch
 from ...compute.curves import Curves
 from ...compute.device import cpu_trains_in_bf16, resolve_device
 from ...compute.images import atomic_path
-from ...errors import BadDataError, UsageError
+from ...compute.training import read_checkpoint
 from ...evaluation.masks import dice_score
 from .card import THRESHOLD
 from .model.augment import Augmentation, augment
@@ -22,7 +22,7 @@ from .model.predict import predict_slices
 from .model.preprocess import restore
 from .model.sampling import weigh_sessions
 from .model.schedule import one_cycle
-from .model.unet2d import LEVELS, Unet2d
+from .model.unet2d import LEVELS, Unet2d, channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,7 +139,7 @@ class Run:
         self.weights = weigh_sessions([head.areas for head in training], options.sampling)
         torch.manual_seed(options.seed)
         network = Unet2d(options.spec.in_channels, options.width)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(network.to(self.device))
         self.average = copy.deepcopy(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY
@@ -147,7 +147,11 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.best = self._state(self.average)
         self.best_epoch = 0
-        if (saved := self._read_checkpoint()) is not None:
+        if (
+            saved := read_checkpoint(
+                self.out / CHECKPOINT_FILE, self.fingerprint, 'patients, masks'
+            )
+        ) is not None:
             self._go_on(saved)
 
     @property
@@ -242,7 +246,7 @@ class Run:
             logits = self.network(inputs)
         loss = LOSSES[options.loss](logits.float(), masks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self.optimizer.step()
         return float(loss.detach())
 
@@ -288,23 +292,6 @@ class Run:
         }
         with atomic_path(self.out / CHECKPOINT_FILE) as temporary:
             torch.save(state, temporary)
-
-    def _read_checkpoint(self) -> dict[str, Any] | None:
-        path = self.out / CHECKPOINT_FILE
-        if not path.is_file():
-            return None
-        try:
-            saved: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
-            same = saved['fingerprint'] == self.fingerprint
-        # A damaged file fails in whatever way its first bytes lead to.
-        except Exception as error:
-            raise BadDataError(f'{path} is damaged: delete it to start anew.') from error
-        if not same:
-            raise UsageError(
-                f'{path} is of a training with other patients, masks or settings: give another '
-                'folder, or delete it to start anew.'
-            )
-        return saved
 
     def _go_on(self, saved: dict[str, Any]) -> None:
         self.network.load_state_dict(saved['network'])

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ...compute.training import (
+    Report,
+    counted,
+    split_patients,
+    training_progress,
+    whole,
+    write_card,
+)
 from ...errors import BadDataError, CannotCreateError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .card import Agreement
+    from .card import DiceScores
     from .cohort import Head
     from .options import TrainingOptions
     from .run import Run
@@ -29,8 +35,6 @@ LOSS_NAMES: Final = ('dice', 'ce', 'dice+ce')
 MIN_SIDE: Final = 32
 LASTING: Final = ('epoch', 'going on')
 """Words of a message that stays on the screen."""
-
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,6 @@ def split_heads(
     BadDataError
         If nothing is left to learn from.
     """
-    from ...compute.training import split_patients
-
     labels = [name.removeprefix('sub-') for name in plan.held_out]
     unknown = sorted(set(labels) - {head.patient for head in heads})
     if unknown:
@@ -136,7 +138,7 @@ def train_heads(
         The card.
     """
     from ...compute.weights import save_weights
-    from .card import WEIGHTS_FILE, describe_model, save_card
+    from .card import CARD_FILE, WEIGHTS_FILE, describe_model
     from .cross_validation import cross_validate
     from .run import Run
 
@@ -144,7 +146,7 @@ def train_heads(
     parts = plan.folds + 1
     if options.minutes:
         options = replace(options, minutes=options.minutes / parts)
-    crossed: dict[str, Agreement] = {}
+    crossed: dict[str, DiceScores] = {}
     if plan.folds:
         crossed = cross_validate(
             training, plan.folds, bids_dir, out, options,
@@ -163,7 +165,7 @@ def train_heads(
         _measured(run, plan.folds, crossed, test),
         flair_only=options.flair_only,
     )
-    save_card(out, card)
+    write_card(out / CARD_FILE, card)
     return card
 
 
@@ -183,14 +185,14 @@ def _trained(run: Run) -> dict[str, Any]:
 
 
 def _measured(
-    run: Run, folds: int, crossed: dict[str, Agreement], test: Sequence[Head]
+    run: Run, folds: int, crossed: dict[str, DiceScores], test: Sequence[Head]
 ) -> dict[str, Any]:
     """Say how good the model is on those who tell most, and on held-out patients beside."""
     from .card import summarise
-    from .cross_validation import measure_agreement
+    from .cross_validation import measure_dice
 
     def measure(on: str, heads: Sequence[Head]) -> dict[str, Any]:
-        return summarise(on, {head.name: measure_agreement(run, head)[0] for head in heads})
+        return summarise(on, {head.name: measure_dice(run, head)[0] for head in heads})
 
     held_out = measure('held-out patients', test) if test else {}
     if crossed:
@@ -237,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
         seed=options.seed,
         threads=chosen.threads or 1,
     )
-    with _progress() as report:
+    with training_progress(LASTING) as report:
         heads = load_cohort(request, chosen.out / WORK, report)
         card = train_heads(heads, chosen.bids_dir, chosen.out, options, plan, report)
     print(_summary(chosen.out, card))
@@ -282,40 +284,8 @@ def _options(chosen: argparse.Namespace) -> TrainingOptions:
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
     return TrainingOptions(
-        epochs=chosen.epochs,
-        slices_per_epoch=chosen.slices_per_epoch,
-        batch=chosen.batch,
-        width=chosen.width,
-        neighbours=chosen.neighbours,
-        side=chosen.side,
-        learning_rate=chosen.learning_rate,
-        loss=chosen.loss,
-        sampling=chosen.sampling,
-        flair_only=chosen.flair_only,
-        stripped=chosen.stripped,
-        minutes=chosen.minutes,
-        seed=chosen.seed,
-        device=chosen.device,
+        **{field.name: getattr(chosen, field.name) for field in fields(TrainingOptions)}
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """One live line on a terminal, and a plain line for each epoch elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn('training'), BarColumn(), TextColumn('{task.percentage:>3.0f}%'),
-        TimeElapsedColumn(), TextColumn('{task.fields[text]}', markup=False),
-    ) as bar:  # fmt: skip
-        task = bar.add_task('training', total=1.0, text='')
-
-        def report(done: float, text: str) -> None:
-            bar.update(task, completed=min(done, 1.0), text=text)
-            if any(word in text for word in LASTING):
-                bar.console.print(text, highlight=False, markup=False)
-
-        yield report
 
 
 def _summary(out: Path, card: dict[str, Any]) -> str:
@@ -345,12 +315,12 @@ def _parser() -> argparse.ArgumentParser:
     add('out', type=Path, help='folder of the model; --weights-dir of a run takes it')
     add('--labels', type=Path, required=True,
         help='derivatives dataset with masks label-tumor, label-lesion or label-WT')  # fmt: skip
-    add('--epochs', type=_positive, default=40)
-    add('--slices-per-epoch', type=_positive, default=480)
-    add('--batch', type=_positive, default=8, help='slices of a step')
-    add('--width', type=_positive, default=16, help='features of the first level (study: 32)')
-    add('--neighbours', type=_amount, default=1, help='slices on either side that are read too')
-    add('--side', type=_positive, default=128, help='pixels of a slice (study: 256)')
+    add('--epochs', type=counted, default=40)
+    add('--slices-per-epoch', type=counted, default=480)
+    add('--batch', type=counted, default=8, help='slices of a step')
+    add('--width', type=counted, default=16, help='features of the first level (study: 32)')
+    add('--neighbours', type=whole, default=1, help='slices on either side that are read too')
+    add('--side', type=counted, default=128, help='pixels of a slice (study: 256)')
     add('--learning-rate', type=float, default=4e-3, help='the highest')
     add('--loss', choices=LOSS_NAMES, default='dice')
     add('--sampling', choices=('slices', 'sessions'), default='slices',
@@ -362,28 +332,14 @@ def _parser() -> argparse.ArgumentParser:
     add('--validation-fraction', type=float, metavar='P',
         help='share of the patients by whom the best epoch is chosen (0.2); 0: learn from all '
         'and keep the last')  # fmt: skip
-    add('--cross-validate', type=_amount, default=0, metavar='K',
+    add('--cross-validate', type=whole, default=0, metavar='K',
         help='first mark every patient by a network that never saw them')  # fmt: skip
     add('--hold-out', nargs='+', metavar='LABEL', help='patients to measure on alone')
     add('--minutes', type=float, help='end within this time, with the learning rate at 0')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    add('--threads', type=_amount, default=0, help='processors; 0: all')
-    add('--seed', type=_amount, default=0)
+    add('--threads', type=whole, default=0, help='processors; 0: all')
+    add('--seed', type=whole, default=0)
     return parser
-
-
-def _amount(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is below 0')
-    return value
-
-
-def _positive(text: str) -> int:
-    value = _amount(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError('0 is too few')
-    return value
 
 
 if __name__ == '__main__':

@@ -16,9 +16,8 @@ from ...config import ComputeConfig
 from ...errors import BadDataError
 from ...inputs.collect import SubjectInputs
 from ...outputs.provenance import raw_uri
-from ...outputs.spec import load_spec
 from ...prep.grids import is_sheared
-from ...prep.normalize import init_resample_node
+from ...prep.normalize import init_maps_to_template_wf
 from ...prep.place import Place
 from ...prep.session import MrImages, PrepImage, share_grid
 from .interfaces import SegmentLgg
@@ -61,7 +60,9 @@ def init_lgg_wf(inputs: SubjectInputs, place: Place) -> list[Workflow]:
         raise BadDataError(f'{inputs.label} has no image thick enough to be prepared.')
     parts = [_init_native_wf(session, place)]
     if place.spaces:
-        parts.append(_init_template_wf(session, place))
+        images = used_images(session)
+        paths = [image.path for image in images]
+        parts.append(init_maps_to_template_wf(ROOM, paths, place))
     return parts
 
 
@@ -169,40 +170,6 @@ def describe_model(compute: ComputeConfig) -> dict[str, Any]:
         'sha256': model.sha256,
         'stripped': bool(model.card.get('unet2d', {}).get('stripped', False)),
     }
-
-
-def _init_template_wf(session: MrImages, place: Place) -> Workflow:
-    """
-    Bring the maps to the templates.
-
-    Inputs
-    ------
-    lgg_maps, lgg_metadata : of the native part
-    to_<template>_res<N> : composite transforms from the reference
-    """
-    workflow = Workflow(name=f'{ROOM}_to_template_wf')
-    fields = [f'to_{space.node_suffix}' for space, _ in place.spaces]
-    inputnode = Node(
-        niu.IdentityInterface(fields=['lgg_maps', 'lgg_metadata', *fields]), name='inputnode'
-    )
-    rules = {
-        key: output.resample for key, output in load_spec(ROOM).outputs.items() if output.resample
-    }
-    images = used_images(session)
-    for space, template in place.spaces:
-        suffix = space.node_suffix
-        resample = init_resample_node(place, template, rules, f'resample_{suffix}')
-        ds_space = place.sink(ROOM, images[0].path, f'ds_{suffix}', space)
-        ds_space.inputs.spatial_reference = template.uri
-        ds_space.inputs.sources = [str(image.path) for image in images[1:]]
-        ds_space.inputs.write_metrics = False
-        workflow.connect([
-            (inputnode, resample, [('lgg_maps', 'in_files'), (f'to_{suffix}', 'transforms')]),
-            (resample, ds_space, [('out_files', 'in_files')]),
-            (inputnode, ds_space, [('lgg_metadata', 'metadata')]),
-        ])  # fmt: skip
-    workflow.__desc__ = ''
-    return workflow
 
 
 def _methods(session: MrImages, place: Place) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ... import __version__
-from ...compute.training import write_card
 from .model.channels import CHANNEL_NAMES, CHANNELS
 from .model.labels import CLASSES, REGIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 CARD_FILE: Final = 'tumor.json'
 WEIGHTS_FILE: Final = 'tumor.safetensors'
@@ -83,24 +81,3 @@ def describe_model(
         },
         'limits': LIMITS,
     }
-
-
-def save_card(out: Path, card: Mapping[str, Any]) -> Path:
-    """
-    Write a card beside its weights.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of the weights.
-    card : mapping
-        From `describe_model`.
-
-    Returns
-    -------
-    Path
-        The card.
-    """
-    path = out / CARD_FILE
-    write_card(path, card)
-    return path

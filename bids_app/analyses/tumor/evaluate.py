@@ -14,7 +14,14 @@ from rich.table import Table
 from ...errors import ExitCode, UsageError
 from ...evaluation.masks import TOLERANCE_MM
 from ...evaluation.pairs import pair_sides, read_pair
-from ...evaluation.program import PLAIN, check_folders, make_folder, open_console, run_cases
+from ...evaluation.program import (
+    PLAIN,
+    check_folders,
+    make_folder,
+    open_console,
+    print_missing,
+    run_cases,
+)
 from ...evaluation.tables import CONFIDENCE
 from .evaluation_cases import AUTO, open_labels
 from .evaluation_overlay import draw_overlay
@@ -139,9 +146,7 @@ def _print(
         cells = {row['metric']: _cell(row) for _, row in part.iterrows()}
         shown.add_row(str(region), *(cells[metric] for metric in metrics))
     console.print(shown)
-    for why, names in missing.items():
-        if names:
-            console.print(f'Left out, for there is {why}: {", ".join(names)}.', **PLAIN)
+    print_missing(console, missing)
 
 
 def _cell(row: pd.Series[Any]) -> str:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pandas as pd
 
 from ...evaluation.masks import ABSENT_MM, MIN_LESION_MM3, REACH_MM, Comparison
-from ...evaluation.tables import INTERVAL_TEXT, name_case, spread_of, write_table
+from ...evaluation.tables import (
+    CASE_COLUMNS,
+    FOUND_COLUMNS,
+    SENSITIVITY,
+    SPREAD_COLUMNS,
+    VOLUME_COLUMNS,
+    name_case,
+    spread_of,
+    write_table,
+)
 from .model.metrics import MEASURED
 
 if TYPE_CHECKING:
@@ -31,9 +40,7 @@ SUMMARISED: Final = {
 
 EMPTY: Final = 'Both empty: {}; one empty: {}.'
 COLUMNS: Final[dict[str, dict[str, Any]]] = {
-    'participant_id': {'Description': 'Subject; n/a for files that do not name one'},
-    'session_id': {'Description': 'Session; n/a where there is none'},
-    'case': {'Description': 'Subject, session, acquisition and run of the image'},
+    **CASE_COLUMNS,
     'region': {
         'Description': 'Region or class; ET is both',
         'Levels': {
@@ -45,10 +52,7 @@ COLUMNS: Final[dict[str, dict[str, Any]]] = {
         },
     },
     'dice': {'Description': 'Dice coefficient of all voxels. ' + EMPTY.format(1, 0)},
-    'sensitivity': {
-        'Description': 'Share of the true voxels that were predicted. '
-        'Both empty: 1; truth empty: 0.'
-    },
+    'sensitivity': SENSITIVITY,
     'specificity': {'Description': 'Share of the other voxels of the image that were left out'},
     'hd95_mm': {
         'Description': 'Larger of the two 95th percentiles of the distance from one surface to '
@@ -70,27 +74,13 @@ COLUMNS: Final[dict[str, dict[str, Any]]] = {
         'Units': 'mm',
     },
     'lesions': {'Description': f'True lesions above {MIN_LESION_MM3:g} mm3', 'Units': 'count'},
-    'lesions_missed': {
-        'Description': 'Those of them that no predicted part touches, dilated as above',
-        'Units': 'count',
-    },
-    'lesions_false': {
-        'Description': 'Predicted parts of any volume that touch no dilated true lesion',
-        'Units': 'count',
-    },
-    'truth_ml': {'Description': 'True volume', 'Units': 'mL'},
-    'predicted_ml': {'Description': 'Predicted volume', 'Units': 'mL'},
-    'difference_ml': {'Description': 'Predicted less true volume', 'Units': 'mL'},
+    **FOUND_COLUMNS,
+    **VOLUME_COLUMNS,
 }
 SUMMARY_COLUMNS: Final = {
     'region': {'Description': 'Region or class, as in tumor_evaluation.tsv'},
     'metric': {'Description': 'Column of tumor_evaluation.tsv'},
-    'n': {'Description': 'Number of cases', 'Units': 'count'},
-    'mean': {'Description': 'Mean over cases'},
-    'ci_low': {'Description': INTERVAL_TEXT},
-    'ci_high': {'Description': 'Upper end of that interval'},
-    'median': {'Description': 'Median over cases'},
-    'sd': {'Description': 'Standard deviation over cases; n/a for one case'},
+    **SPREAD_COLUMNS,
 }
 
 

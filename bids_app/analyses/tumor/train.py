@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ...compute.images import write_text
-from ...compute.training import split_patients
+from ...compute.training import Report, split_patients, training_progress, whole, write_card
 from ...errors import BadDataError, CannotCreateError, ExitCode, UsageError
-from .card import CARD_FILE, describe_model, save_card
+from .card import CARD_FILE, describe_model
 from .options import RECIPES, SIZES, TrainingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .cohort import Case
 
@@ -30,8 +28,6 @@ MAX_MEASURED: Final = 20
 
 LASTING: Final = ('Dice', 'validation ', 'warning', 'going on')
 """Words of a message that stays on the screen."""
-
-Report = Callable[[float, str], None]
 
 
 def split_cases(
@@ -138,7 +134,8 @@ def train_cases(
         **part['trained'],
     }
     card = describe_model(options.recipe, part, {}, licence)
-    path = save_card(out, card)
+    path = out / CARD_FILE
+    write_card(path, card)
     measured_on = test or validation
     if measured_on:
         from .measure import measure_model
@@ -151,7 +148,7 @@ def train_cases(
             'on': 'held-out patients' if test else 'validation patients',
             **measure_model(path, chosen),
         }
-        save_card(out, card)
+        write_card(path, card)
     return card
 
 
@@ -223,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
         n_procs=chosen.nprocs,
         seed=options.seed,
     )
-    with _progress() as report:
+    with training_progress(LASTING) as report:
         cases = load_cohort(request, chosen.out, report)
         card = train_cases(cases, chosen.out, options, chosen.hold_out or (), report)
     print(_summary(chosen.out, card))
@@ -267,25 +264,6 @@ def _options(chosen: argparse.Namespace) -> TrainingOptions:
     )
 
 
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """One live line on a terminal, and a plain line for each epoch elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn('training'), BarColumn(), TextColumn('{task.percentage:>3.0f}%'),
-        TimeElapsedColumn(), TextColumn('{task.fields[text]}', markup=False),
-    ) as bar:  # fmt: skip
-        task = bar.add_task('training', total=1.0, text='')
-
-        def report(done: float, text: str) -> None:
-            bar.update(task, completed=min(done, 1.0), text=text)
-            if any(word in text for word in LASTING):
-                bar.console.print(text, highlight=False, markup=False)
-
-        yield report
-
-
 def _summary(out: Path, card: dict[str, Any]) -> str:
     regions = card['measured'].get('regions', {})
     found = ', '.join(
@@ -313,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--label-values', default='auto', choices=('auto', 'brats2023', 'brats2017', 'msd'),
         help='what the values of seg-tumor_dseg mean')  # fmt: skip
     add('--healthy', type=Path, help='BIDS dataset with T1w images of healthy heads')
-    add('--synthetic', type=_amount, default=0, help='number of tumors to grow in them')
+    add('--synthetic', type=whole, default=0, help='number of tumors to grow in them')
     add('--hold-out', nargs='+', metavar='LABEL', help='patients to measure on alone')
     add('--recipe', choices=RECIPES, default=TrainingOptions.recipe)
     add('--size', choices=SIZES, default=TrainingOptions.size,
@@ -337,13 +315,6 @@ def _parser() -> argparse.ArgumentParser:
     add('--nprocs', type=int, default=1, help='processors for the preparation of images')
     add('--seed', type=int, default=TrainingOptions.seed)
     return parser
-
-
-def _amount(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is below 0')
-    return value
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from ...compute.curves import Curves
 from ...compute.device import resolve_device
 from ...compute.images import atomic_path
 from ...compute.machine import available_memory_gb
-from ...compute.training import EarlyStop
+from ...compute.training import EarlyStop, read_checkpoint
 from ...errors import BadDataError, UsageError
 from .model.labels import CLASSES
 from .model.subvolumes import MAX_BACKGROUND, standardize
@@ -147,7 +147,7 @@ class Run:
             [case.name for case in prepared[:n_training]],
             [case.name for case in prepared[n_training:]],
         )
-        saved = self._read_checkpoint()
+        saved = read_checkpoint(self.out / CHECKPOINT_FILE, self.fingerprint, 'cases')
         size, self.at_once = self._choose_size(
             prepared, saved['spec']['subvolume'] if saved else None
         )
@@ -341,23 +341,6 @@ class Run:
         }
         with atomic_path(self.out / CHECKPOINT_FILE) as temporary:
             torch.save(state, temporary)
-
-    def _read_checkpoint(self) -> dict[str, Any] | None:
-        path = self.out / CHECKPOINT_FILE
-        if not path.is_file():
-            return None
-        try:
-            saved: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
-            same = saved['fingerprint'] == self.fingerprint
-        # A damaged file fails in whatever way its first bytes lead to.
-        except Exception as error:
-            raise BadDataError(f'{path} is damaged: delete it to start anew.') from error
-        if not same:
-            raise UsageError(
-                f'{path} is of a training with other cases or settings: give another folder, or '
-                'delete it to start anew.'
-            )
-        return saved
 
     def _go_on(self, saved: dict[str, Any]) -> None:
         self.network.load_state_dict(saved['network'])

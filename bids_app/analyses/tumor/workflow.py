@@ -16,8 +16,7 @@ from ...compute.weights import find_model
 from ...config import ComputeConfig
 from ...errors import BadDataError
 from ...inputs.collect import SubjectInputs
-from ...outputs.spec import load_spec
-from ...prep.normalize import init_resample_node
+from ...prep.normalize import init_maps_to_template_wf
 from ...prep.place import Place
 from ...prep.session import MrImages
 from .interfaces import SegmentTumor
@@ -68,7 +67,9 @@ def init_tumor_wf(inputs: SubjectInputs, place: Place) -> list[Workflow]:
         raise BadDataError(f'{inputs.label} has no image thick enough to be masked.')
     parts = [_init_native_wf(session, place)]
     if place.spaces:
-        parts.append(_init_template_wf(session, place))
+        images = (session.reference, *session.others)
+        paths = [image.path for image in images]
+        parts.append(init_maps_to_template_wf(ROOM, paths, place))
     return parts
 
 
@@ -185,40 +186,6 @@ def _describe_folder(folder: Path, folds: tuple[str, ...]) -> dict[str, Any]:
         'folds': list(folds),
         'sha256': list(found.sha256),
     }
-
-
-def _init_template_wf(session: MrImages, place: Place) -> Workflow:
-    """
-    Bring the maps to the templates.
-
-    Inputs
-    ------
-    tumor_maps, tumor_metadata : of the native part
-    to_<template>_res<N> : composite transforms from the reference
-    """
-    workflow = Workflow(name=f'{ROOM}_to_template_wf')
-    fields = [f'to_{space.node_suffix}' for space, _ in place.spaces]
-    inputnode = Node(
-        niu.IdentityInterface(fields=['tumor_maps', 'tumor_metadata', *fields]), name='inputnode'
-    )
-    rules = {
-        key: output.resample for key, output in load_spec(ROOM).outputs.items() if output.resample
-    }
-    reference = session.reference.path
-    for space, template in place.spaces:
-        suffix = space.node_suffix
-        resample = init_resample_node(place, template, rules, f'resample_{suffix}')
-        ds_space = place.sink(ROOM, reference, f'ds_{suffix}', space)
-        ds_space.inputs.spatial_reference = template.uri
-        ds_space.inputs.sources = [str(image.path) for image in session.others]
-        ds_space.inputs.write_metrics = False
-        workflow.connect([
-            (inputnode, resample, [('tumor_maps', 'in_files'), (f'to_{suffix}', 'transforms')]),
-            (resample, ds_space, [('out_files', 'in_files')]),
-            (inputnode, ds_space, [('tumor_metadata', 'metadata')]),
-        ])  # fmt: skip
-    workflow.__desc__ = ''
-    return workflow
 
 
 def _methods(session: MrImages, place: Place, network: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from ....compute.device import cpu_has_bf16
 from ....compute.weights import load_weights
 from ....errors import BadDataError
-from .unet2d import Unet2d, Unet2dSpec, from_reference
+from .unet2d import Unet2d, Unet2dSpec, channels_last, from_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ def load_network(
             f'{weights} holds weights of another network than its card describes: give the card '
             'and the weights of one training.'
         ) from error
-    return network.to(device, memory_format=torch.channels_last).eval(), spec  # type: ignore[call-overload]
+    return channels_last(network.to(device)).eval(), spec
 
 
 def neighbourhoods(slices: np.ndarray, neighbours: int) -> np.ndarray:
