@@ -15,11 +15,10 @@ from ...compute.curves import Curves
 from ...compute.device import cpu_trains_in_bf16, resolve_device
 from ...compute.images import atomic_path
 from ...compute.training import read_checkpoint
-from .model.autoencoder import Autoencoder3d, pad_sides
+from .model.autoencoder import Autoencoder3d
 from .model.corruption import Augmentation, Corruption, augment, corrupt
 from .model.losses import BLOBS, reconstruction_loss
 from .model.predict import as_input, reduced_precision, to_device
-from .model.start import start_from_components
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 CHECKPOINT_FILE: Final = 'checkpoint.pt'
 WEIGHT_DECAY: Final = 1e-2
 LARGEST_GRADIENT: Final = 1.0
-START_FROM: Final = 12
-"""People whose principal components a network starts from."""
-
 RISE: Final = 0.05
 """Share of the training in which the learning rate rises."""
 
@@ -85,9 +81,7 @@ class Run:
         self.device = resolve_device(options.device)
         self.fingerprint = options.fingerprint(training, validation)
         torch.manual_seed(options.seed)
-        network = Autoencoder3d(options.spec)
-        start_from_components(network, [self._padded(sample) for sample in training[:START_FROM]])
-        self.network = to_device(network, self.device)
+        self.network = to_device(Autoencoder3d(options.spec), self.device)
         self.average = copy.deepcopy(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY
@@ -126,10 +120,6 @@ class Run:
                 )
         finally:
             curves.close()
-
-    def _padded(self, sample: Sample) -> Tensor:
-        values = torch.from_numpy(sample.values.astype(np.float32))
-        return pad_sides(values[None, None], self.options.spec.factor)[0, 0]
 
     def _done(self) -> float:
         return max(len(self.history) / self.options.epochs, self._time_used(self.seconds))
@@ -174,7 +164,7 @@ class Run:
         wanted, weight = (part[None, None].to(self.device) for part in (values, weight))
         loss = reconstruction_loss(found.float(), wanted, weight)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()
         return float(loss.detach())

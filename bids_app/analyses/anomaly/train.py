@@ -105,7 +105,6 @@ def _options(chosen: argparse.Namespace) -> TrainingOptions:
             standard,
             widths=tuple(chosen.width * 2**level for level in range(len(standard.widths))),
             code=chosen.code,
-            dropout=chosen.dropout,
         ),
         epochs=chosen.epochs,
         steps=chosen.steps_per_epoch,
@@ -168,7 +167,6 @@ def _parser() -> argparse.ArgumentParser:
     add('--width', type=counted, default=standard.widths[0],
         help='channels at half resolution')  # fmt: skip
     add('--code', type=counted, default=standard.code, help='channels of the code')
-    add('--dropout', type=float, default=standard.dropout, help="of the code's channels")
     add('--false-positive-ml', type=float, default=options.false_positive_ml, metavar='ML',
         help='volume of a healthy brain that the threshold marks on average')  # fmt: skip
     add('--work-dir', type=Path, help='keeps prepared images (OUT/work); several models may share')

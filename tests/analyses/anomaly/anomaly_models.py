@@ -17,18 +17,37 @@ from bids_app.analyses.anomaly.model.residual import Statistics
 from bids_app.compute.weights import save_weights
 from bids_app.prep.spaces import EMBEDDED, Space, find_template
 
-SPEC = AutoencoderSpec(widths=(4, 4), blocks=(1, 1), code=3)
+SPEC = AutoencoderSpec(widths=(8, 4), blocks=(1, 1), code=3)
 SPACING_MM = 4.0
 THRESHOLD = 3.0
+
+
+def flatten(network: Autoencoder3d, level: float = 0.0) -> Autoencoder3d:
+    """
+    Make a network take one grey value for health, whatever it is shown.
+
+    Its stem copies the eight voxels of each block of 2 x 2 x 2 into as many channels, which pass
+    the skip connection, and its head takes them away from where they came.
+    """
+    kernel = torch.zeros(8, 1, 4, 4, 4)
+    for channel in range(8):
+        kernel[channel, 0, 1 + channel // 4, 1 + channel // 2 % 2, 1 + channel % 2] = 1.0
+    with torch.no_grad():
+        for layer in (network.stem, network.head, network.merge[0]):
+            for value in layer.parameters():
+                value.zero_()
+        network.stem.weight[:8, :1] = kernel
+        network.head.weight[:8] = -kernel
+        network.head.bias.fill_(level)
+        first = SPEC.widths[0]
+        network.merge[0].weight[:, first:, 0, 0, 0] = torch.eye(first)
+    return network
 
 
 def flat_network() -> Ensemble:
     """A network that takes the median of a brain for health, everywhere; its code is random."""
     torch.manual_seed(3)
-    network = Autoencoder3d(SPEC)
-    for value in network.head.parameters():
-        torch.nn.init.zeros_(value)
-    return Ensemble([network])
+    return Ensemble([flatten(Autoencoder3d(SPEC))])
 
 
 def random_network(seed: int = 0) -> Ensemble:

@@ -1,4 +1,4 @@
-"""The autoencoder: all that reaches the reconstruction passes the code."""
+"""The autoencoder: a correction of the brain, made from what is where in it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bids_app.analyses.anomaly.model.autoencoder import (
     Autoencoder3d,
     AutoencoderSpec,
     code_features,
+    locate,
 )
 
 SPEC = AutoencoderSpec(widths=(4, 8), blocks=(1, 1), code=3)
@@ -32,15 +33,37 @@ def volume(*sides: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_nothing_bypasses_the_code(network: Autoencoder3d) -> None:
+def test_an_untrained_network_changes_nothing() -> None:
     x = volume(16, 12, 8)
-    code = network.encode(x)
-    assert code.shape == (1, 3, 4, 3, 2)
-    torch.testing.assert_close(network(x), network.decode(code) * x[:, 1:])
-    network.encode = lambda _x: torch.zeros(1, 3, 4, 3, 2)  # type: ignore[method-assign]
-    other = volume(16, 12, 8)
-    other[:, 0] += other[:, 1]
-    torch.testing.assert_close(network(x), network(other))
+    torch.testing.assert_close(Autoencoder3d(SPEC)(x), x[:, :1])
+
+
+@torch.no_grad()
+def test_the_correction_is_made_from_the_code_and_from_finer_maps(network: Autoencoder3d) -> None:
+    x = volume(16, 12, 8)
+    encoded = network.encode(x)
+    assert encoded.code.shape == (1, 3, 4, 3, 2)
+    assert [tuple(part.shape) for part in encoded.finer] == [(1, 4, 8, 6, 4)]
+    whole = network.decode(encoded)
+    torch.testing.assert_close(network(x), (x[:, :1] + whole) * x[:, 1:])
+    without_code = network.decode(encoded._replace(code=0 * encoded.code))
+    without_finer = network.decode(encoded._replace(finer=(0 * encoded.finer[0],)))
+    assert (without_code - whole).abs().max() > 0.01
+    assert (without_finer - whole).abs().max() > 0.01
+
+
+def test_a_place_is_told_by_the_brain_not_by_the_volume() -> None:
+    brain = torch.zeros(2, 1, 20, 16, 12)
+    brain[0, :, 2:8, 3:9, 1:11] = 1.0
+    brain[1, :, 9:15, 5:11, 2:12] = 1.0
+    first, second = locate(brain)
+    torch.testing.assert_close(first[:, 2:8, 3:9, 1:11], second[:, 9:15, 5:11, 2:12])
+    assert first[0, 2, 3, 1] < 0 < first[0, 7, 3, 1]
+    assert first[2, 2, 3, 1] < 0 < first[2, 2, 3, 10]
+    inside = first[:, 2:8, 3:9, 1:11]
+    torch.testing.assert_close(inside.flatten(1).std(1, correction=0), torch.ones(3))
+    assert first.flatten(1).abs().amax(1).min() > 1
+    assert not first[:, 8:].any()
 
 
 @torch.no_grad()

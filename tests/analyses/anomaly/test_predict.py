@@ -21,17 +21,15 @@ from bids_app.analyses.anomaly.model.residual import Statistics
 from bids_app.compute.weights import save_weights
 from bids_app.errors import BadDataError
 
-SPEC = AutoencoderSpec(widths=(2, 4), blocks=(0, 1), code=3)
+from .anomaly_models import SPEC, flatten
+
 CPU = torch.device('cpu')
 FLAT = Statistics(np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.5, np.float32), 0.0)
 
 
 def constant_network(level: float) -> Autoencoder3d:
     """A network that takes one grey value for healthy, whatever it is shown."""
-    network = Autoencoder3d(SPEC)
-    torch.nn.init.zeros_(network.head.weight)
-    torch.nn.init.constant_(network.head.bias, level)
-    return network
+    return flatten(Autoencoder3d(SPEC), level)
 
 
 @pytest.fixture
@@ -88,7 +86,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     card, path = write_model(tmp_path, [Autoencoder3d(SPEC)])
     with pytest.raises(BadDataError, match='another network'):
         load_network(card | {'networks': 2}, path, CPU)
-    other = AutoencoderSpec(widths=(2, 6), blocks=(0, 1), code=3)
+    other = AutoencoderSpec(widths=(8, 6), blocks=(1, 1), code=3)
     with pytest.raises(BadDataError, match='another network'):
         load_network(card | {'autoencoder': other.as_card()}, path, CPU)
     state = Ensemble([Autoencoder3d(SPEC)]).state_dict()

@@ -1,9 +1,9 @@
-"""A 3D convolutional autoencoder without skips: all it knows of a brain passes the code."""
+"""A 3D convolutional denoising autoencoder: it says what to add to a brain to make it healthy."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,12 @@ STEM_STRIDE: Final = 2
 
 _GROUP: Final = 8
 """Channels that are normalised together."""
+
+_CHANNELS: Final = 5
+"""Volume, brain mask, and place along three axes."""
+
+_LEAST_VARIANCE: Final = 0.25
+"""Of places along an axis, in squared voxels, for brains of one slice."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,11 @@ class AutoencoderSpec:
         Residual blocks at each of these, in the encoder and again in the decoder.
     code : int
         Channels of the code, at the coarsest resolution.
-    dropout : float
-        Share of the code's channels that are dropped in training.
     """
 
-    widths: tuple[int, ...] = (24, 48, 96)
-    blocks: tuple[int, ...] = (1, 1, 2)
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    blocks: tuple[int, ...] = (1, 1, 1, 2)
     code: int = 64
-    dropout: float = 0.0
 
     @property
     def factor(self) -> int:
@@ -55,7 +58,7 @@ class AutoencoderSpec:
     def from_card(cls, card: Mapping[str, Any]) -> AutoencoderSpec:
         """Read what `as_card` said."""
         widths, blocks = (tuple(map(int, card[name])) for name in ('widths', 'blocks'))
-        return cls(widths, blocks, int(card['code']), float(card['dropout']))
+        return cls(widths, blocks, int(card['code']))
 
 
 class Block(nn.Module):
@@ -83,9 +86,29 @@ class Block(nn.Module):
         return x + self.second(functional.silu(self.first(self.norm(x))))  # type: ignore[no-any-return]
 
 
+class Encoded(NamedTuple):
+    """
+    What the encoder makes of a volume.
+
+    Attributes
+    ----------
+    code : Tensor, shape (n, code, x / factor, y / factor, z / factor)
+    finer : tuple of Tensor
+        Maps of the finer resolutions, which the decoder reads beside the code.
+    """
+
+    code: Tensor
+    finer: tuple[Tensor, ...]
+
+
 class Autoencoder3d(nn.Module):
     """
-    Skip-free autoencoder.
+    Denoising autoencoder with skip connections, after [1]_.
+
+    What it computes is a correction that is added to the volume: a healthy brain needs none, so
+    that detail is not lost on the way through the code. Where a voxel lies in the brain is told
+    to it in standard deviations of the mask from its centre of mass, so that what is usual in a
+    ventricle may be unusual beside it.
 
     Parameters
     ----------
@@ -95,6 +118,10 @@ class Autoencoder3d(nn.Module):
     Notes
     -----
     Sides of volumes are multiples of ``spec.factor``; `forward` pads others.
+
+    References
+    ----------
+    .. [1] kascenas2023
     """
 
     def __init__(self, spec: AutoencoderSpec) -> None:
@@ -103,22 +130,26 @@ class Autoencoder3d(nn.Module):
         widths = spec.widths
         first = widths[0]
         # Kernels of four overlap, so that blocks of voxels leave no pattern.
-        self.stem = nn.Conv3d(2, first, 4, stride=STEM_STRIDE, padding=1)
+        self.stem = nn.Conv3d(_CHANNELS, first, 4, stride=STEM_STRIDE, padding=1)
         self.head = nn.ConvTranspose3d(first, 1, 4, stride=STEM_STRIDE, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        # The first correction is none.
+        for value in self.head.parameters():
+            nn.init.zeros_(value)
+        self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.encoding, self.decoding = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             if level:
-                self.down.append(nn.Conv3d(widths[level - 1], width, 2, stride=2))
-                self.up.append(nn.ConvTranspose3d(width, widths[level - 1], 2, stride=2))
+                wider = widths[level - 1]
+                self.down.append(nn.Conv3d(wider, width, 2, stride=2))
+                self.up.append(nn.ConvTranspose3d(width, wider, 2, stride=2))
+                self.merge.append(nn.Conv3d(2 * wider, wider, 1))
             count = spec.blocks[level]
             self.encoding.append(nn.Sequential(*[Block(width) for _ in range(count)]))
             self.decoding.append(nn.Sequential(*[Block(width) for _ in range(count)]))
         self.into_code = nn.Conv3d(widths[-1], spec.code, 1)
         self.out_of_code = nn.Conv3d(spec.code, widths[-1], 1)
-        self.dropout = nn.Dropout3d(spec.dropout)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Encoded:
         """
         Compute the code.
 
@@ -129,30 +160,34 @@ class Autoencoder3d(nn.Module):
 
         Returns
         -------
-        Tensor, shape (n, code, x / factor, y / factor, z / factor)
+        Encoded
         """
-        x = self.encoding[0](self.stem(x))
+        x = self.encoding[0](self.stem(torch.cat([x, locate(x[:, 1:])], 1)))
+        finer = [x]
         for halve, blocks in zip(self.down, self.encoding[1:], strict=True):
             x = blocks(halve(x))
-        return self.into_code(x)  # type: ignore[no-any-return]
+            finer.append(x)
+        return Encoded(self.into_code(x), tuple(finer[:-1]))
 
-    def decode(self, code: Tensor) -> Tensor:
+    def decode(self, encoded: Encoded) -> Tensor:
         """
-        Compute the volume that a code stands for.
+        Compute the correction.
 
         Parameters
         ----------
-        code : Tensor
+        encoded : Encoded
             Of `encode`.
 
         Returns
         -------
         Tensor, shape (n, 1, x, y, z)
+            To be added to the volume.
         """
-        x = self.decoding[-1](self.out_of_code(code))
-        for double, blocks in zip(reversed(self.up), reversed(self.decoding[:-1]), strict=True):
-            x = blocks(double(x))
-        return self.head(x)  # type: ignore[no-any-return]
+        x = self.decoding[-1](self.out_of_code(encoded.code))
+        levels = zip(self.up, self.merge, self.decoding[:-1], encoded.finer, strict=True)
+        for double, merge, blocks, skipped in reversed(list(levels)):
+            x = blocks(merge(torch.cat([double(x), skipped], 1)))
+        return self.head(x)  # type: ignore[no-any-return]  # modules return Any
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -165,13 +200,63 @@ class Autoencoder3d(nn.Module):
 
         Returns
         -------
-        Tensor, shape (n, 1, x, y, z)
+        Tensor of float32, shape (n, 1, x, y, z)
             Pseudo-healthy, 0 outside the brain.
         """
-        padded = pad_sides(x, self.spec.factor)
-        found = self.decode(self.dropout(self.encode(padded)))
+        return self.add(x, self.decode(self.encode(pad_sides(x, self.spec.factor))))
+
+    @staticmethod
+    def add(x: Tensor, correction: Tensor) -> Tensor:
+        """
+        Correct volumes.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n, 2, x, y, z)
+            As `forward` takes it.
+        correction : Tensor
+            Of `decode`, for the padded volumes.
+
+        Returns
+        -------
+        Tensor of float32, shape (n, 1, x, y, z)
+            0 outside the brain.
+        """
         sides = x.shape[2:]
-        return found[..., : sides[0], : sides[1], : sides[2]] * x[:, 1:]
+        return (x[:, :1] + correction[..., : sides[0], : sides[1], : sides[2]].float()) * x[:, 1:]
+
+
+def locate(brain: Tensor) -> Tensor:
+    """
+    Tell where each voxel of a brain lies.
+
+    Parameters
+    ----------
+    brain : Tensor, shape (n, 1, x, y, z)
+        Masks as 0 and 1.
+
+    Returns
+    -------
+    Tensor, shape (n, 3, x, y, z)
+        Distance from the centre of mass along each axis, in standard deviations of the mask; 0
+        outside.
+
+    Examples
+    --------
+    >>> locate(torch.ones(1, 1, 4, 1, 1))[0, 0].flatten().round(decimals=2)
+    tensor([-1.3400, -0.4500,  0.4500,  1.3400])
+    """
+    axes = (2, 3, 4)
+    count = brain.sum(axes, keepdim=True).clamp(min=1.0)
+    places = []
+    for axis in axes:
+        shape = [-1 if other == axis else 1 for other in range(brain.dim())]
+        index = torch.arange(brain.shape[axis], dtype=brain.dtype, device=brain.device)
+        index = index.reshape(shape)
+        away = index - (brain * index).sum(axes, keepdim=True) / count
+        variance = (brain * away**2).sum(axes, keepdim=True) / count
+        places.append(brain * away / variance.clamp(min=_LEAST_VARIANCE).sqrt())
+    return torch.cat(places, 1)
 
 
 def pad_sides(x: Tensor, factor: int) -> Tensor:

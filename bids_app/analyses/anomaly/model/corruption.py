@@ -12,14 +12,20 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BLOB_KINDS: Final = ('level', 'offset', 'foreign', 'blur', 'push')
+BLOB_KINDS: Final = ('level', 'offset', 'push')
 """
-What is put in a blob: one grey value, a change of the grey values, brain from elsewhere, the
-smoothed brain itself, or a growth that pushes the tissue around it away.
+What is put in a blob: one grey value, a change of the grey values, or a mass of one grey value
+that pushes the tissue around it away.
 """
+
+TYPICAL: Final = 500.0
+"""Voxels of a blob whose weight is 1; that of others falls with the root of their volume."""
 
 _REACH: Final = 3.0
 """Radii around its centre up to which a blob changes anything."""
+
+_SWELLING_RADIUS: Final = (3.0, 9.0)
+"""Standard deviation of a change of size, in voxels."""
 
 _CONTROL: Final = 6
 """Control points along an axis of the deformation that makes new heads."""
@@ -39,17 +45,11 @@ class Corruption:
     level : float
         Grey values of blobs lie within this distance from the middle, in robust standard
         deviations.
-    noise : float
-        Greatest standard deviation of the coarse noise in the whole brain.
-    grain : tuple of int
-        Least and greatest distance of the points of the coarse noise, in voxels.
     """
 
-    blobs: tuple[int, int] = (1, 6)
+    blobs: tuple[int, int] = (4, 12)
     radius: tuple[float, float] = (1.5, 11.0)
     level: float = 4.0
-    noise: float = 0.6
-    grain: tuple[int, int] = (4, 16)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class Augmentation:
         Greatest rotation about an axis, relative change of a side, and shift in voxels.
     elastic : float
         Standard deviation of the displacement of a control point, in voxels.
+    swellings : int
+        Most places at which the brain grows or shrinks, as ventricles differ between people.
+    swelling : float
+        By which share a length changes there at most.
     contrast, brightness, bend : float
         Greatest relative change and offset of grey values, and curvature of their scale.
     bias : float
@@ -73,6 +77,8 @@ class Augmentation:
     scale: float = 0.04
     shift: float = 1.5
     elastic: float = 1.0
+    swellings: int = 4
+    swelling: float = 0.35
     contrast: float = 0.12
     brightness: float = 0.15
     bend: float = 0.04
@@ -141,6 +147,7 @@ def augment(
     if mirror and uniform(0.0, 1.0, generator) < 0.5:
         values, masks = values.flip(0), masks.flip(1)
     grid = _random_grid(values.shape, settings, generator)
+    _swell(grid, masks[0].nonzero(), settings, generator)
     stacked = torch.stack([values, masks[0].float(), masks[1].float()])[None]
     moved = functional.grid_sample(stacked, grid[None], align_corners=True)[0]
     inside = moved[1] > 0.5
@@ -171,6 +178,22 @@ def _random_grid(
     return fine[0].permute(1, 2, 3, 0)
 
 
+def _swell(
+    grid: Tensor, places: Tensor, settings: Augmentation, generator: torch.Generator
+) -> None:
+    """Let the brain grow or shrink at some places, by a change of the grid in place."""
+    if not len(places):
+        return
+    half = (torch.tensor(grid.shape[:3], dtype=torch.float32) - 1) / 2
+    for _ in range(int(torch.randint(settings.swellings + 1, (), generator=generator))):
+        centre = places[int(torch.randint(len(places), (), generator=generator))]
+        radius = uniform(*_SWELLING_RADIUS, generator)
+        box, offset = _surroundings(centre, round(_REACH * radius) + 1, grid.shape[:3])
+        near = torch.exp(-0.5 * (offset / radius).square().sum(0))
+        change = uniform(-settings.swelling, settings.swelling, generator) * near
+        grid[box] -= ((change * offset).permute(1, 2, 3, 0) / half).flip(-1)
+
+
 def _vary_intensities(
     values: Tensor, settings: Augmentation, generator: torch.Generator
 ) -> Tensor:
@@ -186,7 +209,7 @@ def corrupt(
     values: Tensor, brain: Tensor, settings: Corruption, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """
-    Spoil a healthy volume by coarse noise and by blobs.
+    Spoil a healthy volume by blobs.
 
     Parameters
     ----------
@@ -204,7 +227,8 @@ def corrupt(
     spoilt : Tensor of float32, same shape
         0 outside the brain.
     blobs : Tensor of float32, same shape
-        From 0 to 1: where blobs are.
+        Where blobs are: 0 outside, about 1 in those of `TYPICAL` volume and more in smaller ones,
+        so that these are not forgotten beside large ones.
     """
     spoilt, blobs = values.clone(), torch.zeros_like(values)
     places = brain.nonzero()
@@ -213,11 +237,6 @@ def corrupt(
         count = int(torch.randint(fewest, most + 1, (), generator=generator))
         for _ in range(count):
             _add_blob(spoilt, values, blobs, places, settings, generator)
-    strength = max(0.0, uniform(-settings.noise, settings.noise, generator))
-    if strength:
-        grain = int(torch.randint(settings.grain[0], settings.grain[1] + 1, (),
-                                  generator=generator))  # fmt: skip
-        spoilt = spoilt + strength * smooth_noise(values.shape, grain, generator)
     return spoilt * brain, blobs * brain
 
 
@@ -235,40 +254,36 @@ def _add_blob(
     kind = BLOB_KINDS[int(torch.randint(len(BLOB_KINDS), (), generator=generator))]
     centre = places[int(torch.randint(len(places), (), generator=generator))]
     reach = round(_REACH * radius) + 1
-    box = tuple(
-        slice(max(0, int(middle) - reach), min(side, int(middle) + reach + 1))
-        for middle, side in zip(centre, values.shape, strict=True)
-    )
-    offset = torch.stack(
-        torch.meshgrid(
-            *[torch.arange(part.start, part.stop) - float(middle)
-              for part, middle in zip(box, centre, strict=True)],
-            indexing='ij',
-        )
-    )  # fmt: skip
+    box, offset = _surroundings(centre, reach, values.shape)
     distance = _distance(offset, radius, generator)
     soft = uniform(0.05, 0.35, generator)
     share = torch.sigmoid((1.0 - distance) / soft * 3.0)
     here = spoilt[box]
     if kind == 'push':
         here = _push(here, offset, distance, generator)
-        share_filled = share * (uniform(0.0, 1.0, generator) < 0.5)
-        wanted = _level(here, settings, generator)
-    elif kind == 'level':
-        share_filled, wanted = share, _level(here, settings, generator)
-    elif kind == 'offset':
+    if kind == 'offset':
         strength = uniform(0.4, 3.0, generator) * (1 if uniform(-1, 1, generator) > 0 else -1)
-        share_filled, wanted = share, here + strength
-    elif kind == 'foreign':
-        share_filled, wanted = share, _elsewhere(values, box, generator)
+        wanted = here + strength
     else:
-        grain = max(1, min(round(radius), 5))
-        smooth = functional.avg_pool3d(
-            here[None, None], 2 * grain + 1, stride=1, padding=grain, count_include_pad=False
-        )
-        share_filled, wanted = share, smooth[0, 0]
-    spoilt[box] = here + share_filled * (wanted - here)
-    blobs[box] = torch.maximum(blobs[box], share)
+        wanted = _level(here, settings, generator)
+    spoilt[box] = here + share * (wanted - here)
+    weight = share * float(TYPICAL / share.sum().clamp(min=1.0)) ** 0.5
+    blobs[box] = torch.maximum(blobs[box], weight)
+
+
+def _surroundings(
+    centre: Tensor, reach: int, shape: Sequence[int]
+) -> tuple[tuple[slice, ...], Tensor]:
+    """Box around a voxel, and the distance of its voxels from it along each axis."""
+    box = tuple(
+        slice(max(0, int(middle) - reach), min(side, int(middle) + reach + 1))
+        for middle, side in zip(centre, shape, strict=True)
+    )
+    away = [
+        torch.arange(part.start, part.stop) - float(middle)
+        for part, middle in zip(box, centre, strict=True)
+    ]
+    return box, torch.stack(torch.meshgrid(*away, indexing='ij'))
 
 
 def _distance(offset: Tensor, radius: float, generator: torch.Generator) -> Tensor:
@@ -284,18 +299,6 @@ def _level(here: Tensor, settings: Corruption, generator: torch.Generator) -> Te
     level = uniform(-settings.level, settings.level, generator)
     grain = uniform(0.0, 0.3, generator) * smooth_noise(here.shape, 2, generator)
     return level + grain
-
-
-def _elsewhere(values: Tensor, box: tuple[slice, ...], generator: torch.Generator) -> Tensor:
-    """Brain of another place, mirrored or not."""
-    shifts = [
-        int(torch.randint(side // 8, side // 2, (), generator=generator)) for side in values.shape
-    ]
-    index = [
-        (torch.arange(part.start, part.stop) + shift) % side
-        for part, shift, side in zip(box, shifts, values.shape, strict=True)
-    ]
-    return values[index[0][:, None, None], index[1][None, :, None], index[2][None, None, :]]
 
 
 def _push(here: Tensor, offset: Tensor, distance: Tensor, generator: torch.Generator) -> Tensor:

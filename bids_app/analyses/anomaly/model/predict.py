@@ -74,11 +74,12 @@ class Ensemble(nn.Module):
             self.member(index) for index in (range(len(self)) if members is None else members)
         ]
         padded = pad_sides(x, chosen[0].spec.factor)
-        codes = [network.encode(padded) for network in chosen]
-        whole = [network.decode(code).float() for network, code in zip(chosen, codes, strict=True)]
-        sides = x.shape[2:]
-        mean = torch.stack(whole).mean(0)[..., : sides[0], : sides[1], : sides[2]]
-        return mean * x[:, 1:], codes[0].float()
+        encoded = [network.encode(padded) for network in chosen]
+        corrections = [
+            network.decode(found).float() for network, found in zip(chosen, encoded, strict=True)
+        ]
+        mean = torch.stack(corrections).mean(0)
+        return Autoencoder3d.add(x, mean), encoded[0].code.float()
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ def cluster_shapes(dimensions: Sequence[Shape]) -> tuple[Shape, ...]:
     Examples
     --------
     >>> cluster_shapes([(71, 88, 76), (73, 90, 77), (146, 178, 60), (140, 176, 60)])
-    ((64, 96, 80), (144, 176, 48))
+    ((80, 96, 80), (144, 160, 64))
     """
     if len(dimensions) == 1:
         return (_round(dimensions[0]),)
