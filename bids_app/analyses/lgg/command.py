@@ -21,7 +21,7 @@ from .model.lesions import area_curve, keep_cores, keep_lesions, lesion_metrics
 from .model.orient import SliceOrder, from_slices, slice_positions, to_slices
 from .model.predict import load_network, predict_slices
 from .model.preprocess import CHANNELS, FLAIR, prepare_slices, restore, stack_sequences
-from .model.unet2d import Unet2d, Unet2dSpec
+from .model.unet2d import Ensemble, Unet2d, Unet2dSpec
 from .stack import load_sequences
 
 Request = dict[str, Any]
@@ -78,7 +78,7 @@ def segment(request: Request) -> dict[str, Any]:
 
 
 def predict_volume(
-    network: Unet2d,
+    network: Unet2d | Ensemble,
     spec: Unet2dSpec,
     sequences: Mapping[str, np.ndarray],
     affine: np.ndarray,

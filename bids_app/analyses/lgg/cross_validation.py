@@ -17,9 +17,9 @@ from ...inputs.layout import check_dataset
 from ...outputs.description import write_description
 from ...outputs.spec import parse_entities
 from .card import THRESHOLD, DiceScores
+from .committee import Committee
 from .model.lesions import keep_cores, keep_lesions
 from .model.orient import from_slices
-from .run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,13 +38,50 @@ Each mask is the prediction of a network that was trained without any session of
 """
 
 
+<<<<<<< HEAD
 def measure_dice(run: Run, head: Head) -> tuple[DiceScores, np.ndarray]:
+=======
+def assign_folds(patients: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """
+    Put patients into folds of sizes that differ by one at most.
+
+    Parameters
+    ----------
+    patients : sequence of str
+        Patient of each session.
+    folds : int
+        How many.
+    seed : int
+        Of the order.
+
+    Returns
+    -------
+    dict of str to int
+        Fold of each patient, from 0.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer patients than folds.
+    """
+    names = sorted(set(patients))
+    if len(names) < folds:
+        raise UsageError(
+            f'--cross-validate {folds} needs as many patients and there are {len(names)}: give '
+            'fewer folds.'
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[index]: rank % folds for rank, index in enumerate(order)}
+
+
+def measure_dice(committee: Committee, head: Head) -> tuple[DiceScores, np.ndarray]:
+>>>>>>> main
     """
     Compare what the app would mark by default with the mask that was given.
 
     Parameters
     ----------
-    run : Run
+    committee : Committee
         A training that did not see the head.
     head : Head
         The session.
@@ -55,7 +92,8 @@ def measure_dice(run: Run, head: Head) -> tuple[DiceScores, np.ndarray]:
     marked : ndarray of bool, shape (n_slices, rows, columns)
         All lesions that a run keeps by default.
     """
-    probability, spacing_mm, settings = run.predict(head), head.order.spacing_mm, LggConfig()
+    probability, settings = committee.predict(head), LggConfig()
+    spacing_mm = head.order.spacing_mm
     found = probability > THRESHOLD
     solid = keep_cores(found, probability, spacing_mm, settings.core_share)
     marked = keep_lesions(solid, spacing_mm, settings.min_lesion_mm3)
@@ -111,18 +149,19 @@ def cross_validate(
             report((fold + done) / folds, f'fold {fold + 1} of {folds}, {text}')
 
         others = [head for head in heads if fold_of[head.patient] != fold]
-        run = Run(others, [], out / f'fold-{fold}', options, tell)
-        run.fit()
+        committee = Committee(others, [], out / f'fold-{fold}', options, tell).fit()
         rows += [
-            _measure(run, head, fold, masks) for head in heads if fold_of[head.patient] == fold
+            _measure(committee, head, fold, masks)
+            for head in heads
+            if fold_of[head.patient] == fold
         ]
     rows.sort(key=lambda row: str(row['name']))
     _write_table(masks / TABLE_FILE, rows)
     return {row['name']: DiceScores(*(row[name] for name in DiceScores._fields)) for row in rows}
 
 
-def _measure(run: Run, head: Head, fold: int, masks: Path) -> dict[str, Any]:
-    scores, marked = measure_dice(run, head)
+def _measure(committee: Committee, head: Head, fold: int, masks: Path) -> dict[str, Any]:
+    scores, marked = measure_dice(committee, head)
     name = LabelFile(head.label, parse_entities(head.label), is_mask=True).name
     folder = masks.joinpath(*head.name.split('_'), 'anat')
     path = folder / f'{name}_space-orig_label-tumor_desc-lgg_mask.nii.gz'

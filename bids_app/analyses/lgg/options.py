@@ -35,6 +35,8 @@ class TrainingOptions:
         Whether the heads come with FLAIR alone.
     stripped : bool
         Whether they come as brains alone.
+    networks : int
+        How many are trained, of seeds that follow each other, and averaged.
     minutes : float or None
         Time within which the learning rate falls to 0 and the training ends.
     seed : int
@@ -54,6 +56,7 @@ class TrainingOptions:
     sampling: str = 'slices'
     flair_only: bool = False
     stripped: bool = False
+    networks: int = 1
     minutes: float | None = None
     seed: int = 0
     device: str = 'auto'
@@ -66,12 +69,12 @@ class TrainingOptions:
     @property
     def spec(self) -> Unet2dSpec:
         """The network."""
-        return Unet2dSpec(self.width, self.neighbours, self.side, self.stripped)
+        return Unet2dSpec(self.width, self.neighbours, self.side, self.stripped, self.networks)
 
     def fingerprint(self, training: Sequence[Head], validation: Sequence[Head]) -> str:
         """Put in words what must be the same for an interrupted training to go on."""
         told = asdict(self)
-        for free in ('device', 'minutes'):
+        for free in ('device', 'minutes', 'networks'):
             told.pop(free)
         heads = [
             [[head.name, len(head.slices), int(head.truth.sum())] for head in part]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .cohort import Head
-    from .model.unet2d import Unet2dSpec
+    from .model.unet2d import Ensemble, Unet2dSpec
     from .options import TrainingOptions
 
 CHECKPOINT_FILE: Final = 'checkpoint.pt'
@@ -44,7 +44,7 @@ EMA_START: Final = 10.0
 
 
 def predict_head(
-    network: Unet2d, spec: Unet2dSpec, head: Head, device: torch.device
+    network: Unet2d | Ensemble, spec: Unet2dSpec, head: Head, device: torch.device
 ) -> np.ndarray:
     """
     Compute the probability of tumour in a head.
@@ -187,12 +187,6 @@ class Run:
                 self.report(self._done(), self._line(row))
         finally:
             curves.close()
-
-    def predict(self, head: Head) -> np.ndarray:
-        """Compute the probability of tumour by the best weights, as `predict_head` does."""
-        network = copy.deepcopy(self.average)
-        network.load_state_dict(self.best)
-        return predict_head(network, self.options.spec, head, self.device)
 
     def _done(self) -> float:
         return max(len(self.history) / self.options.epochs, self._time_used(self.seconds))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from .card import DiceScores
     from .cohort import Head
+    from .committee import Committee
     from .options import TrainingOptions
-    from .run import Run
 
 VALIDATION_FRACTION: Final = 0.2
 WORK: Final = 'work'
@@ -139,8 +139,8 @@ def train_heads(
     """
     from ...compute.weights import save_weights
     from .card import CARD_FILE, WEIGHTS_FILE, describe_model
+    from .committee import Committee
     from .cross_validation import cross_validate
-    from .run import Run
 
     training, validation, test = split_heads(heads, plan, options.seed)
     parts = plan.folds + 1
@@ -152,47 +152,31 @@ def train_heads(
             training, plan.folds, bids_dir, out, options,
             lambda done, text: report(done * plan.folds / parts, text),
         )  # fmt: skip
-    run = Run(
+    committee = Committee(
         training, validation, out, options,
         lambda done, text: report((plan.folds + done) / parts, text),
-    )  # fmt: skip
-    run.fit()
+    ).fit()  # fmt: skip
     report(1.0, 'measuring')
     card = describe_model(
         options.spec.as_card(),
-        save_weights(run.best, out / WEIGHTS_FILE),
-        _trained(run),
-        _measured(run, plan.folds, crossed, test),
+        save_weights(committee.state(), out / WEIGHTS_FILE),
+        {'data': OWN_DATA, **committee.describe(), 'options': asdict(options)},
+        _measured(committee, plan.folds, crossed, test),
         flair_only=options.flair_only,
     )
     write_card(out / CARD_FILE, card)
     return card
 
 
-def _trained(run: Run) -> dict[str, Any]:
-    return {
-        'data': OWN_DATA,
-        'patients': len({head.patient for head in run.training}),
-        'sessions': len(run.training),
-        'slices': len(run.places),
-        'validation_patients': sorted({head.patient for head in run.validation}),
-        'epochs': len(run.history),
-        'best_epoch': run.best_epoch,
-        'minutes': round(run.seconds / 60.0, 1),
-        'device': run.device.type,
-        'options': asdict(run.options),
-    }
-
-
 def _measured(
-    run: Run, folds: int, crossed: dict[str, DiceScores], test: Sequence[Head]
+    committee: Committee, folds: int, crossed: dict[str, DiceScores], test: Sequence[Head]
 ) -> dict[str, Any]:
     """Say how good the model is on those who tell most, and on held-out patients beside."""
     from .card import summarise
     from .cross_validation import measure_dice
 
     def measure(on: str, heads: Sequence[Head]) -> dict[str, Any]:
-        return summarise(on, {head.name: measure_dice(run, head)[0] for head in heads})
+        return summarise(on, {head.name: measure_dice(committee, head)[0] for head in heads})
 
     held_out = measure('held-out patients', test) if test else {}
     if crossed:
@@ -201,8 +185,8 @@ def _measured(
         return measured | {'held_out': held_out} if held_out else measured
     if held_out:
         return held_out
-    if run.validation:
-        return measure('validation patients, by whom the best epoch was chosen', run.validation)
+    if validation := committee.runs[0].validation:
+        return measure('validation patients, by whom the best epoch was chosen', validation)
     return {}
 
 
@@ -322,6 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--neighbours', type=whole, default=1, help='slices on either side that are read too')
     add('--side', type=counted, default=128, help='pixels of a slice (study: 256)')
     add('--learning-rate', type=float, default=4e-3, help='the highest')
+    add('--networks', type=counted, default=1, help='of different seeds, which are averaged')
     add('--loss', choices=LOSS_NAMES, default='dice')
     add('--sampling', choices=('slices', 'sessions'), default='slices',
         help='draw slices by the area of tumor among all, or among those of a session, where '

@@ -87,7 +87,8 @@ def test_maps_are_what_the_image_and_the_network_say(tmp_path, head):
     assert list(maps) == ['t1w_map', 't1w_mask', 't1w_pseudohealthy']
     scale = measure_scale(data, brain)
     z = np.abs(np.clip((data - scale.centre) / scale.spread, -LIMIT, LIMIT)) * brain
-    np.testing.assert_allclose(maps['t1w_map'], z, atol=0.0051 + 1e-4)
+    # The network computes in 8 bits of precision where the processor has them.
+    np.testing.assert_allclose(maps['t1w_map'], z, atol=0.0051 + LIMIT / 2**8)
     marked = maps['t1w_map'] > THRESHOLD
     np.testing.assert_array_equal(maps['t1w_mask'] > 0, marked)
     assert maps['t1w_mask'].dtype == np.uint8

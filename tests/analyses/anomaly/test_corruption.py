@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,8 @@ from bids_app.analyses.anomaly.model.corruption import (
 )
 
 SHAPE = (28, 32, 30)
-STILL = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-ONE_BLOB = Corruption(blobs=(1, 1), radius=(4.0, 4.0), noise=0.0)
+STILL = Augmentation(**dict.fromkeys(asdict(Augmentation()), 0))
+ONE_BLOB = Corruption(blobs=(1, 1), radius=(4.0, 4.0))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -72,7 +74,7 @@ def test_new_heads_differ_in_shape_and_grey_values_but_little(head) -> None:
 
 def test_turning_is_about_the_middle_and_by_the_angle(head) -> None:
     values, brain = head
-    turning = Augmentation(20.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    turning = replace(STILL, rotation_deg=20.0)
     new, masks = augment(values, torch.stack([brain, brain]), turning, generator(), mirror=False)
     assert abs(int(masks[0].sum()) - int(brain.sum())) < 0.03 * brain.sum()
     centre = brain.nonzero().float().mean(0)
@@ -88,6 +90,7 @@ def test_a_blob_changes_what_it_is_said_to_change(
     monkeypatch.setattr(corruption, 'BLOB_KINDS', (kind,))
     for seed in range(4):
         spoilt, blobs = corrupt(values, brain, ONE_BLOB, generator(seed))
+        blobs = blobs / blobs.max()
         change = (spoilt - values).abs()
         assert change[~brain].max() == 0
         assert blobs[~brain].max() == 0
@@ -118,17 +121,34 @@ def test_a_growth_pushes_tissue_outwards(monkeypatch: pytest.MonkeyPatch) -> Non
     assert after > before + 0.5
 
 
-def test_coarse_noise_is_all_over_the_brain_and_marks_no_blob(head) -> None:
+def test_small_blobs_weigh_more_than_large_ones(head) -> None:
     values, brain = head
-    settings = Corruption(blobs=(0, 0), noise=1.0)
+    small, large = (
+        corrupt(values, brain, replace(ONE_BLOB, radius=(radius, radius)), generator(5))[1]
+        for radius in (2.0, 6.0)
+    )
+    assert small.max() > 2 * large.max()
+    # In all they count for less all the same.
+    assert small.sum() < 0.7 * large.sum()
+
+
+def test_a_swelling_is_local_and_takes_what_counts_along(head) -> None:
+    values, brain = head
+    settings = replace(STILL, swellings=1, swelling=0.35)
     sizes = []
-    for seed in range(12):
-        spoilt, blobs = corrupt(values, brain, settings, generator(seed))
-        assert not blobs.any()
-        sizes.append(float((spoilt - values)[brain].std()))
-    # Half of the volumes are left without it.
-    assert 2 < sum(size == 0 for size in sizes) < 10
-    assert 0.1 < max(sizes) < 1.2
+    for seed in range(10):
+        counted = torch.zeros_like(brain)
+        counted[10:18, 12:20, 11:19] = True
+        new, masks = augment(
+            values, torch.stack([brain, counted]), settings, generator(seed), mirror=False
+        )
+        sizes.append(float(masks[1].sum()) / float(counted.sum()))
+        assert float(new[masks[0]].min()) >= float(values.min()) - 1e-4
+        assert float(new.max()) <= float(values.max()) + 1e-4
+        changed = (new - values).abs()[brain & masks[0]] > 0.02
+        assert float(changed.float().mean()) < 0.9
+    assert min(sizes) < 0.9
+    assert max(sizes) > 1.1
 
 
 def test_smooth_noise_is_smooth_over_its_grain() -> None:

@@ -34,7 +34,7 @@ def test_a_lesion_of_a_tenth_of_the_brain_hardly_changes_the_rest(brain_like, le
     before = normalise(volume, brain)
     after = normalise(np.where(lesion, level, volume), brain)
     rest = brain & ~lesion & (np.abs(before) < LIMIT)
-    assert np.abs(after - before)[rest].max() < 0.25
+    assert np.abs(after - before)[rest].max() < 0.35
     # Mean and standard deviation would have let it go by this much.
     whole = np.where(lesion, level, volume)[brain]
     naive = (volume - whole.mean()) / whole.std() - (volume - volume[brain].mean()) / volume[

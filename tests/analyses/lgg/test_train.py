@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bids_app.analyses.lgg.cohort import CohortRequest, Head, load_cohort
+from bids_app.analyses.lgg.committee import Committee
 from bids_app.analyses.lgg.model.predict import load_network, neighbourhoods
 from bids_app.analyses.lgg.model.unet2d import Unet2dSpec
 from bids_app.analyses.lgg.options import TrainingOptions
@@ -77,7 +78,7 @@ def test_the_best_epoch_by_validation_is_kept(trained) -> None:
         rows = list(csv.DictReader(stream, delimiter='\t'))
     dice = [float(row['dice_volume']) for row in rows]
     assert len(rows) == LEARNS.epochs
-    assert card['trained']['best_epoch'] == 1 + int(np.argmax(dice))
+    assert card['trained']['best_epoch'] == [1 + int(np.argmax(dice))]
     assert (out / 'curves.png').stat().st_size > 1000
     assert list((out / 'tensorboard').iterdir())
 
@@ -153,6 +154,28 @@ def test_the_average_of_weights_is_that_of_its_formula(heads: list[Head], tmp_pa
     torch.testing.assert_close(run.average.head.bias, before + 0.1)
 
 
+def test_networks_of_several_seeds_are_averaged(heads: list[Head], tmp_path: Path) -> None:
+    options = replace(TINY, networks=2)
+    card = train_heads(heads[:3], tmp_path, tmp_path / 'model', options, Plan(0.0))
+    assert card['unet2d']['networks'] == 2
+    assert card['trained']['best_epoch'] == [TINY.epochs, TINY.epochs]
+    cpu = torch.device('cpu')
+    network, spec = load_network(card, tmp_path / 'model' / 'lgg.safetensors', cpu)
+    # They go on where they stopped, which is at the end: nothing is trained again.
+    alone = [
+        Run(heads[:3], [], folder, replace(TINY, seed=TINY.seed + number))
+        for number, folder in enumerate((tmp_path / 'model', tmp_path / 'model' / 'network-2'))
+    ]
+    assert all(run.finished for run in alone)
+    logits = [run.average.eval()(torch.ones(1, spec.in_channels, 32, 32)) for run in alone]
+    assert (logits[0] - logits[1]).abs().max() > 0.01
+    together = network(torch.ones(1, spec.in_channels, 32, 32))
+    torch.testing.assert_close(together, (logits[0] + logits[1]) / 2)
+    committee = Committee(heads[:3], [], tmp_path / 'model', options)
+    found = predict_head(network, spec, heads[0], cpu)
+    np.testing.assert_array_equal(committee.predict(heads[0]), found)
+
+
 def test_time_ends_a_training(
     heads: list[Head], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +238,9 @@ def test_cross_validation_marks_everybody_by_a_network_that_never_saw_them(
 
     # A network that marks all one slice too high, and a speck, so that it is known what must be
     # written.
-    monkeypatch.setattr(Run, 'predict', lambda _run, head: mark(head.truth).astype(np.float32))
+    monkeypatch.setattr(
+        Committee, 'predict', lambda _committee, head: mark(head.truth).astype(np.float32)
+    )
     options = replace(TINY, epochs=1)
     card = train_heads(heads[:4], datasets[0], tmp_path, options, Plan(0.0, folds=2))
     folder = tmp_path / 'cross_validation'

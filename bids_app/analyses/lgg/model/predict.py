@@ -11,12 +11,14 @@ import torch
 from ....compute.device import cpu_has_bf16
 from ....compute.weights import load_weights
 from ....errors import BadDataError
-from .unet2d import Unet2d, Unet2dSpec, channels_last, from_reference
+from .unet2d import Unet2dSpec, build, channels_last, from_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from .unet2d import Ensemble, Unet2d
 
 BATCH: Final = 8
 _REFERENCE_KEY: Final = 'encoder1.enc1conv1.weight'
@@ -24,7 +26,7 @@ _REFERENCE_KEY: Final = 'encoder1.enc1conv1.weight'
 
 def load_network(
     card: Mapping[str, Any], weights: Path, device: torch.device
-) -> tuple[Unet2d, Unet2dSpec]:
+) -> tuple[Unet2d | Ensemble, Unet2dSpec]:
     """
     Build the network that a card describes and give it its weights.
 
@@ -39,7 +41,7 @@ def load_network(
 
     Returns
     -------
-    network : Unet2d
+    network : Unet2d or Ensemble
         Ready to predict.
     spec : Unet2dSpec
         What it reads.
@@ -53,7 +55,7 @@ def load_network(
     state = load_weights(weights, card['weights']['sha256'])
     if _REFERENCE_KEY in state:
         state = from_reference(state)
-    network = Unet2d(spec.in_channels, spec.width)
+    network = build(spec)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -105,7 +107,7 @@ def reduced_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 @torch.inference_mode()
 def predict_slices(
-    network: Unet2d,
+    network: Unet2d | Ensemble,
     spec: Unet2dSpec,
     slices: np.ndarray,
     device: torch.device,
@@ -118,7 +120,7 @@ def predict_slices(
 
     Parameters
     ----------
-    network : Unet2d
+    network : Unet2d or Ensemble
         From `load_network`.
     spec : Unet2dSpec
         What it reads.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from ....errors import BadDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LEVELS: Final = 4
+
+Network = TypeVar('Network', bound=nn.Module)
 
 _REFERENCE_BLOCK: Final = re.compile(
     r'(?:encoder(?P<down>[1-4])\.enc(?P=down)|decoder(?P<up>[1-4])\.dec(?P=up)'
@@ -44,12 +46,15 @@ class Unet2dSpec:
         Pixels of a slice in each direction.
     stripped : bool
         Whether it reads the brain alone; else the head, as the study's public code does.
+    networks : int
+        How many of them are averaged.
     """
 
     width: int = 32
     neighbours: int = 0
     side: int = 256
     stripped: bool = False
+    networks: int = 1
 
     @property
     def in_channels(self) -> int:
@@ -134,7 +139,40 @@ def _block(before: int, after: int) -> nn.Sequential:
     )
 
 
-def channels_last(network: Unet2d) -> Unet2d:
+class Ensemble(nn.Module):
+    """
+    Networks of different seeds, whose logits are averaged.
+
+    Parameters
+    ----------
+    networks : sequence of Unet2d
+        All read the same slices.
+    """
+
+    def __init__(self, networks: Sequence[Unet2d]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average the logits, as `Unet2d` gives them."""
+        total: Tensor = sum(network(x).float() for network in self.networks)
+        return total / len(self.networks)
+
+
+def build(spec: Unet2dSpec) -> Unet2d | Ensemble:
+    """
+    Build the network of a spec, or all of its networks as one.
+
+    Examples
+    --------
+    >>> next(iter(build(Unet2dSpec(width=2, networks=2)).state_dict())).split('.')[:2]
+    ['networks', '0']
+    """
+    networks = [Unet2d(spec.in_channels, spec.width) for _ in range(spec.networks)]
+    return networks[0] if spec.networks == 1 else Ensemble(networks)
+
+
+def channels_last(network: Network) -> Network:
     """Lay the weights out channels last, which the convolutions of most processors prefer."""
     # torch declares no `to` with a memory format and nothing else, though it has it.
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
