@@ -38,44 +38,7 @@ Each mask is the prediction of a network that was trained without any session of
 """
 
 
-<<<<<<< HEAD
-def measure_dice(run: Run, head: Head) -> tuple[DiceScores, np.ndarray]:
-=======
-def assign_folds(patients: Sequence[str], folds: int, seed: int) -> dict[str, int]:
-    """
-    Put patients into folds of sizes that differ by one at most.
-
-    Parameters
-    ----------
-    patients : sequence of str
-        Patient of each session.
-    folds : int
-        How many.
-    seed : int
-        Of the order.
-
-    Returns
-    -------
-    dict of str to int
-        Fold of each patient, from 0.
-
-    Raises
-    ------
-    UsageError
-        If there are fewer patients than folds.
-    """
-    names = sorted(set(patients))
-    if len(names) < folds:
-        raise UsageError(
-            f'--cross-validate {folds} needs as many patients and there are {len(names)}: give '
-            'fewer folds.'
-        )
-    order = np.random.default_rng(seed).permutation(len(names))
-    return {names[index]: rank % folds for rank, index in enumerate(order)}
-
-
 def measure_dice(committee: Committee, head: Head) -> tuple[DiceScores, np.ndarray]:
->>>>>>> main
     """
     Compare what the app would mark by default with the mask that was given.
 

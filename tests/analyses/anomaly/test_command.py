@@ -92,9 +92,9 @@ def test_maps_are_what_the_image_and_the_network_say(tmp_path, head):
     marked = maps['t1w_map'] > THRESHOLD
     np.testing.assert_array_equal(maps['t1w_mask'] > 0, marked)
     assert maps['t1w_mask'].dtype == np.uint8
-    np.testing.assert_allclose(maps['t1w_pseudohealthy'], scale.centre * brain, rtol=1e-4)
+    np.testing.assert_allclose(maps['t1w_pseudohealthy'], scale.centre * brain, rtol=0.005)
     highest = np.sort(z[brain])[::-1][: max(1, round(1e-3 * brain.sum()))]
-    assert metadata['metrics']['anomaly_score_t1w'] == pytest.approx(highest.mean(), abs=1e-3)
+    assert metadata['metrics']['anomaly_score_t1w'] == pytest.approx(highest.mean(), abs=0.02)
     assert metadata['metrics']['anomaly_volume_t1w'] == pytest.approx(
         marked.sum() * VOXEL_ML, abs=1e-4
     )

@@ -136,7 +136,7 @@ def test_a_swelling_is_local_and_takes_what_counts_along(head) -> None:
     values, brain = head
     settings = replace(STILL, swellings=1, swelling=0.35)
     sizes = []
-    for seed in range(10):
+    for seed in range(40):
         counted = torch.zeros_like(brain)
         counted[10:18, 12:20, 11:19] = True
         new, masks = augment(

