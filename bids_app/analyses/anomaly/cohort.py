@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...compute.images import read_mask, read_volume, save_image, write_text
+from ...compute.training import Report
 from ...config import ANOMALY_MODALITIES, RunConfig
 from ...errors import BadDataError, MissingInputError, NeurolesionError, NothingSelectedError
 from ...inputs.collect import collect_inputs
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from ...inputs.collect import SubjectInputs
     from ...prep.prepare import Prepared
-
-Report = Callable[[float, str], None]
 
 VOLUME_FILE: Final = 'volume.json'
 IMAGE_FILE: Final = 'image.nii.gz'

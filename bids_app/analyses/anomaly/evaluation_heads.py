@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     import nibabel as nib
 
-    from .cohort import Report, Volume
+    from ...compute.training import Report
+    from .cohort import Volume
     from .model.synthetic import Design, Lesion
 
 DATASET: Final = 'synthetic'

@@ -16,9 +16,9 @@ from ...compute.device import cpu_trains_in_bf16, resolve_device
 from ...compute.images import atomic_path
 from ...compute.training import read_checkpoint
 from .model.autoencoder import Autoencoder3d
-from .model.corruption import Augmentation, Corruption, augment, corrupt
-from .model.losses import BLOBS, reconstruction_loss
-from .model.predict import as_input, reduced_precision, to_device
+from .model.corruption import Augmentation, Corruption, Spoilt, augment, corrupt
+from .model.losses import correction_loss
+from .model.predict import as_input, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,18 +156,29 @@ class Run:
         values = torch.from_numpy(sample.values.astype(np.float32))
         masks = torch.from_numpy(np.stack([sample.brain, sample.counted]))
         values, masks = augment(values, masks, Augmentation(), generator)
-        spoilt, blobs = corrupt(values, masks[0], Corruption(), generator)
-        x = as_input(spoilt.numpy(), masks[0].numpy(), self.device)
-        with self._precision(values.shape):
-            found = self.network(x)
-        weight = masks[1] * (1.0 + BLOBS * blobs)
-        wanted, weight = (part[None, None].to(self.device) for part in (values, weight))
-        loss = reconstruction_loss(found.float(), wanted, weight)
+        loss = self._loss(self.network, values, masks, generator)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         self.optimizer.step()
         return float(loss.detach())
+
+    def _loss(
+        self,
+        network: Autoencoder3d,
+        values: Tensor,
+        masks: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Spoil a healthy volume, let a network repair it, and tell how far it got."""
+        spoilt = corrupt(values, masks[0], Corruption(), generator)
+        x = as_input(spoilt.values.numpy(), masks[0].numpy(), self.device)
+        with self._precision(values.shape):
+            correction = network.correct(x)
+        found = network.add(x, correction.change)[0, 0]
+        wanted, counted = values.to(self.device), masks[1].to(self.device)
+        spoilt = Spoilt(*(part.to(self.device) for part in spoilt))
+        return correction_loss(found, correction.logits[0, 0], wanted, spoilt, counted)
 
     def _precision(self, shape: Sequence[int]) -> AbstractContextManager[object]:
         if self.device.type == 'cuda':
@@ -190,16 +201,8 @@ class Run:
         for number, sample in enumerate(self.validation):
             generator = torch.Generator().manual_seed(_VALIDATION_SEED + number)
             values = torch.from_numpy(sample.values.astype(np.float32))
-            spoilt, blobs = corrupt(
-                values, torch.from_numpy(sample.brain), Corruption(), generator
-            )
-            x = as_input(spoilt.numpy(), sample.brain, self.device)
-            with reduced_precision(self.device):
-                found = self.average(x).float().cpu()
-            weight = torch.from_numpy(sample.counted) * (1.0 + BLOBS * blobs)
-            losses.append(
-                float(reconstruction_loss(found, values[None, None], weight[None, None]))
-            )
+            masks = torch.from_numpy(np.stack([sample.brain, sample.counted]))
+            losses.append(float(self._loss(self.average, values, masks, generator)))
         return float(np.mean(losses)) if losses else math.nan
 
     def _state(self, network: Autoencoder3d) -> dict[str, Tensor]:

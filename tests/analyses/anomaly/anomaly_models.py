@@ -37,8 +37,9 @@ def flatten(network: Autoencoder3d, level: float = 0.0) -> Autoencoder3d:
             for value in layer.parameters():
                 value.zero_()
         network.stem.weight[:8, :1] = kernel
-        network.head.weight[:8] = -kernel
-        network.head.bias.fill_(level)
+        network.head.weight[:8, :1] = -kernel
+        # A correction is needed everywhere.
+        network.head.bias.copy_(torch.tensor([level, 30.0]))
         first = SPEC.widths[0]
         network.merge[0].weight[:, first:, 0, 0, 0] = torch.eye(first)
     return network

@@ -44,12 +44,24 @@ def test_the_correction_is_made_from_the_code_and_from_finer_maps(network: Autoe
     encoded = network.encode(x)
     assert encoded.code.shape == (1, 3, 4, 3, 2)
     assert [tuple(part.shape) for part in encoded.finer] == [(1, 4, 8, 6, 4)]
-    whole = network.decode(encoded)
+    whole = network.decode(encoded).change
     torch.testing.assert_close(network(x), (x[:, :1] + whole) * x[:, 1:])
-    without_code = network.decode(encoded._replace(code=0 * encoded.code))
-    without_finer = network.decode(encoded._replace(finer=(0 * encoded.finer[0],)))
+    without_code = network.decode(encoded._replace(code=0 * encoded.code)).change
+    without_finer = network.decode(encoded._replace(finer=(0 * encoded.finer[0],))).change
     assert (without_code - whole).abs().max() > 0.01
     assert (without_finer - whole).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_what_needs_no_correction_is_left_alone(network: Autoencoder3d) -> None:
+    x = volume(16, 12, 8)
+    before = network.correct(x)
+    network.head.weight[:, 1:] = 0.0
+    network.head.bias[1] = -30.0
+    torch.testing.assert_close(network(x), x[:, :1])
+    network.head.bias[1] = 30.0
+    certain = network.correct(x)
+    torch.testing.assert_close(before.change, certain.change * before.logits.sigmoid())
 
 
 def test_a_place_is_told_by_the_brain_not_by_the_volume() -> None:

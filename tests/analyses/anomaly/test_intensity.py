@@ -7,9 +7,7 @@ import pytest
 
 from bids_app.analyses.anomaly.model.intensity import (
     LIMIT,
-    measure_scale,
     normalise,
-    to_intensities,
 )
 
 SHAPE = (40, 40, 40)
@@ -51,15 +49,11 @@ def test_gain_and_offset_do_not_matter(brain_like) -> None:
     assert not one[~brain].any()
 
 
-def test_extremes_are_clipped_and_the_way_back_is_exact(brain_like) -> None:
+def test_extremes_are_clipped(brain_like) -> None:
     volume, brain = brain_like
     volume[10, 10, 10] = 1e6
     values = normalise(volume, brain)
     assert values[10, 10, 10] == LIMIT
-    back = to_intensities(values, brain, measure_scale(volume, brain))
-    kept = brain & (np.abs(values) < LIMIT)
-    np.testing.assert_allclose(back[kept], volume[kept], rtol=1e-4, atol=0.05)
-    assert not back[~brain].any()
 
 
 def test_a_constant_or_empty_brain_is_no_division_by_zero() -> None:

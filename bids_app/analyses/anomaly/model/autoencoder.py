@@ -101,12 +101,29 @@ class Encoded(NamedTuple):
     finer: tuple[Tensor, ...]
 
 
+class Correction(NamedTuple):
+    """
+    What is to be done to a volume.
+
+    Attributes
+    ----------
+    change : Tensor of float32, shape (n, 1, x, y, z)
+        To be added; already multiplied by the probability that anything is to be changed.
+    logits : Tensor of float32, same shape
+        Of that probability.
+    """
+
+    change: Tensor
+    logits: Tensor
+
+
 class Autoencoder3d(nn.Module):
     """
     Denoising autoencoder with skip connections, after [1]_.
 
-    What it computes is a correction that is added to the volume: a healthy brain needs none, so
-    that detail is not lost on the way through the code. Where a voxel lies in the brain is told
+    What it computes is a correction that is added to the volume, so that detail is not lost on the
+    way through the code, and the probability that a voxel needs one, by which it is multiplied:
+    what is healthy stays as it is. Where a voxel lies in the brain is told
     to it in standard deviations of the mask from its centre of mass, so that what is usual in a
     ventricle may be unusual beside it.
 
@@ -131,7 +148,7 @@ class Autoencoder3d(nn.Module):
         first = widths[0]
         # Kernels of four overlap, so that blocks of voxels leave no pattern.
         self.stem = nn.Conv3d(_CHANNELS, first, 4, stride=STEM_STRIDE, padding=1)
-        self.head = nn.ConvTranspose3d(first, 1, 4, stride=STEM_STRIDE, padding=1)
+        self.head = nn.ConvTranspose3d(first, 2, 4, stride=STEM_STRIDE, padding=1)
         # The first correction is none.
         for value in self.head.parameters():
             nn.init.zeros_(value)
@@ -169,7 +186,7 @@ class Autoencoder3d(nn.Module):
             finer.append(x)
         return Encoded(self.into_code(x), tuple(finer[:-1]))
 
-    def decode(self, encoded: Encoded) -> Tensor:
+    def decode(self, encoded: Encoded) -> Correction:
         """
         Compute the correction.
 
@@ -180,14 +197,14 @@ class Autoencoder3d(nn.Module):
 
         Returns
         -------
-        Tensor, shape (n, 1, x, y, z)
-            To be added to the volume.
+        Correction
         """
         x = self.decoding[-1](self.out_of_code(encoded.code))
         levels = zip(self.up, self.merge, self.decoding[:-1], encoded.finer, strict=True)
         for double, merge, blocks, skipped in reversed(list(levels)):
             x = blocks(merge(torch.cat([double(x), skipped], 1)))
-        return self.head(x)  # type: ignore[no-any-return]  # modules return Any
+        change, logits = self.head(x).float().split(1, dim=1)
+        return Correction(change * logits.sigmoid(), logits)
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -203,10 +220,15 @@ class Autoencoder3d(nn.Module):
         Tensor of float32, shape (n, 1, x, y, z)
             Pseudo-healthy, 0 outside the brain.
         """
-        return self.add(x, self.decode(self.encode(pad_sides(x, self.spec.factor))))
+        return self.add(x, self.correct(x).change)
+
+    def correct(self, x: Tensor) -> Correction:
+        """Compute the correction of volumes as `forward` takes them."""
+        found = self.decode(self.encode(pad_sides(x, self.spec.factor)))
+        return Correction(*(_cut(part, x) for part in found))
 
     @staticmethod
-    def add(x: Tensor, correction: Tensor) -> Tensor:
+    def add(x: Tensor, change: Tensor) -> Tensor:
         """
         Correct volumes.
 
@@ -214,16 +236,15 @@ class Autoencoder3d(nn.Module):
         ----------
         x : Tensor, shape (n, 2, x, y, z)
             As `forward` takes it.
-        correction : Tensor
-            Of `decode`, for the padded volumes.
+        change : Tensor
+            Of the volumes, or of the padded ones.
 
         Returns
         -------
         Tensor of float32, shape (n, 1, x, y, z)
             0 outside the brain.
         """
-        sides = x.shape[2:]
-        return (x[:, :1] + correction[..., : sides[0], : sides[1], : sides[2]].float()) * x[:, 1:]
+        return (x[:, :1] + _cut(change, x)) * x[:, 1:]
 
 
 def locate(brain: Tensor) -> Tensor:
@@ -272,6 +293,11 @@ def pad_sides(x: Tensor, factor: int) -> Tensor:
     if not any(missing):
         return x
     return functional.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]))
+
+
+def _cut(padded: Tensor, like: Tensor) -> Tensor:
+    sides = like.shape[2:]
+    return padded[..., : sides[0], : sides[1], : sides[2]]
 
 
 def code_features(code: Tensor, brain: Tensor) -> Tensor:

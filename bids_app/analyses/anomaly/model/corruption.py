@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,6 +83,26 @@ class Augmentation:
     brightness: float = 0.15
     bend: float = 0.04
     bias: float = 0.1
+
+
+class Spoilt(NamedTuple):
+    """
+    A volume with blobs.
+
+    Attributes
+    ----------
+    values : Tensor of float32, shape (x, y, z)
+        0 outside the brain.
+    blobs : Tensor of float32, same shape
+        From 0 to 1: where blobs are.
+    weight : Tensor of float32, same shape
+        0 outside blobs, about 1 in those of `TYPICAL` volume and more in smaller ones, so that
+        these are not forgotten beside large ones.
+    """
+
+    values: Tensor
+    blobs: Tensor
+    weight: Tensor
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -207,7 +227,7 @@ def _vary_intensities(
 
 def corrupt(
     values: Tensor, brain: Tensor, settings: Corruption, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> Spoilt:
     """
     Spoil a healthy volume by blobs.
 
@@ -224,41 +244,35 @@ def corrupt(
 
     Returns
     -------
-    spoilt : Tensor of float32, same shape
-        0 outside the brain.
-    blobs : Tensor of float32, same shape
-        Where blobs are: 0 outside, about 1 in those of `TYPICAL` volume and more in smaller ones,
-        so that these are not forgotten beside large ones.
+    Spoilt
     """
-    spoilt, blobs = values.clone(), torch.zeros_like(values)
+    spoilt = Spoilt(values.clone(), torch.zeros_like(values), torch.zeros_like(values))
     places = brain.nonzero()
     if len(places):
         fewest, most = settings.blobs
         count = int(torch.randint(fewest, most + 1, (), generator=generator))
         for _ in range(count):
-            _add_blob(spoilt, values, blobs, places, settings, generator)
-    return spoilt * brain, blobs * brain
+            _add_blob(spoilt, places, settings, generator)
+    return Spoilt(*(part * brain for part in spoilt))
 
 
 def _add_blob(
-    spoilt: Tensor,
-    values: Tensor,
-    blobs: Tensor,
+    spoilt: Spoilt,
     places: Tensor,
     settings: Corruption,
     generator: torch.Generator,
 ) -> None:
-    """Put one blob into ``spoilt`` and mark it in ``blobs``, both in place."""
+    """Put one blob into a volume, in place."""
     low, high = (torch.tensor(bound).log().item() for bound in settings.radius)
     radius = float(torch.tensor(uniform(low, high, generator)).exp())
     kind = BLOB_KINDS[int(torch.randint(len(BLOB_KINDS), (), generator=generator))]
     centre = places[int(torch.randint(len(places), (), generator=generator))]
     reach = round(_REACH * radius) + 1
-    box, offset = _surroundings(centre, reach, values.shape)
+    box, offset = _surroundings(centre, reach, spoilt.values.shape)
     distance = _distance(offset, radius, generator)
     soft = uniform(0.05, 0.35, generator)
     share = torch.sigmoid((1.0 - distance) / soft * 3.0)
-    here = spoilt[box]
+    here = spoilt.values[box]
     if kind == 'push':
         here = _push(here, offset, distance, generator)
     if kind == 'offset':
@@ -266,9 +280,10 @@ def _add_blob(
         wanted = here + strength
     else:
         wanted = _level(here, settings, generator)
-    spoilt[box] = here + share * (wanted - here)
+    spoilt.values[box] = here + share * (wanted - here)
+    spoilt.blobs[box] = torch.maximum(spoilt.blobs[box], share)
     weight = share * float(TYPICAL / share.sum().clamp(min=1.0)) ** 0.5
-    blobs[box] = torch.maximum(blobs[box], weight)
+    spoilt.weight[box] = torch.maximum(spoilt.weight[box], weight)
 
 
 def _surroundings(

@@ -75,24 +75,3 @@ def normalise(volume: np.ndarray, brain: np.ndarray, scale: Scale | None = None)
     centre, spread = scale or measure_scale(volume, brain)
     scaled = np.clip((volume - centre) / spread, -LIMIT, LIMIT)
     return np.where(brain, scaled, 0.0).astype(np.float32)
-
-
-def to_intensities(values: np.ndarray, brain: np.ndarray, scale: Scale) -> np.ndarray:
-    """
-    Bring a normalised volume back to the image's units.
-
-    Parameters
-    ----------
-    values : ndarray of float, shape (x, y, z)
-        Normalised, such as a reconstruction.
-    brain : ndarray of bool, same shape
-        Brain mask.
-    scale : Scale
-        Of `measure_scale`.
-
-    Returns
-    -------
-    ndarray of float32, same shape
-        0 outside the brain.
-    """
-    return np.where(brain, values * scale.spread + scale.centre, 0.0).astype(np.float32)

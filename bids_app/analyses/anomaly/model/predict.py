@@ -14,7 +14,7 @@ from ....compute.device import cpu_has_bf16
 from ....compute.weights import load_weights
 from ....errors import BadDataError
 from .autoencoder import Autoencoder3d, AutoencoderSpec, code_features, pad_sides
-from .intensity import measure_scale, normalise, to_intensities
+from .intensity import measure_scale, normalise
 from .reshape import restore
 from .residual import Statistics, anomaly_map, subject_score
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .reshape import Reshape
 
 MEMBER_PREFIX: Final = 'networks.'
+
+LEAST_SHARE: Final = 0.1
+"""Of brain, in a voxel of the native grid, where the reshaped brain tells anything of it."""
 
 Network = TypeVar('Network', bound=nn.Module)
 
@@ -76,7 +79,7 @@ class Ensemble(nn.Module):
         padded = pad_sides(x, chosen[0].spec.factor)
         encoded = [network.encode(padded) for network in chosen]
         corrections = [
-            network.decode(found).float() for network, found in zip(chosen, encoded, strict=True)
+            network.decode(found).change for network, found in zip(chosen, encoded, strict=True)
         ]
         mean = torch.stack(corrections).mean(0)
         return Autoencoder3d.add(x, mean), encoded[0].code.float()
@@ -289,9 +292,15 @@ def detect_native(
     volume, inside, frame = reshape.apply(image, brain, affine, matrix)
     scale = measure_scale(volume, inside)
     found = detect(network, statistics, normalise(volume, inside, scale), inside, device, members)
-    healthy = to_intensities(found.reconstruction, inside, scale)
-    healthy, residual, z = (
-        restore(values, frame, image.shape) * brain
-        for values in (healthy, found.residual, found.map)
+    # Divided by the share of brain, maps do not fade at its edge.
+    share = restore(inside.astype(np.float32), frame, image.shape)
+    known = brain & (share > LEAST_SHARE)
+    residual, z = (
+        np.divide(
+            restore(values, frame, image.shape), share, out=np.zeros_like(share), where=known
+        )
+        for values in (found.residual, found.map)
     )
+    # What is healthy keeps the detail of the image, which may be finer than the network's grid.
+    healthy = np.where(brain, image - residual * scale.spread, 0.0).astype(np.float32)
     return Found(healthy, residual, z, found.score, found.features)
