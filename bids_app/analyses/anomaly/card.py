@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 LICENCE: Final = 'yours, as your training data allow'
 METHOD: Final = (
-    'Skip-free 3D convolutional autoencoder that learnt to remove coarse noise and blobs from '
-    'healthy brains; what it does not reproduce, smoothed, as z of healthy people who were not '
-    'learnt from'
+    '3D convolutional denoising autoencoder that learnt to remove blobs and growths from healthy '
+    'brains; what it corrects, smoothed, as z of healthy people who were not learnt from'
 )
 REFERENCE: Final = 'Kascenas et al., Med Image Anal 90 (2023) 102963'
 RESHAPES: Final = {

@@ -40,7 +40,7 @@ class TrainingOptions:
     spec: AutoencoderSpec = field(default_factory=AutoencoderSpec)
     epochs: int = 60
     steps: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     minutes: float | None = None
     false_positive_ml: float = 1.0
     seed: int = 0

@@ -38,8 +38,7 @@ def flatten(network: Autoencoder3d, level: float = 0.0) -> Autoencoder3d:
                 value.zero_()
         network.stem.weight[:8, :1] = kernel
         network.head.weight[:8, :1] = -kernel
-        # A correction is needed everywhere.
-        network.head.bias.copy_(torch.tensor([level, 30.0]))
+        network.head.bias[0] = level
         first = SPEC.widths[0]
         network.merge[0].weight[:, first:, 0, 0, 0] = torch.eye(first)
     return network

@@ -108,9 +108,9 @@ class Correction(NamedTuple):
     Attributes
     ----------
     change : Tensor of float32, shape (n, 1, x, y, z)
-        To be added; already multiplied by the probability that anything is to be changed.
+        To be added.
     logits : Tensor of float32, same shape
-        Of that probability.
+        Of the probability that a voxel needs it, which helps to learn.
     """
 
     change: Tensor
@@ -122,10 +122,9 @@ class Autoencoder3d(nn.Module):
     Denoising autoencoder with skip connections, after [1]_.
 
     What it computes is a correction that is added to the volume, so that detail is not lost on the
-    way through the code, and the probability that a voxel needs one, by which it is multiplied:
-    what is healthy stays as it is. Where a voxel lies in the brain is told
-    to it in standard deviations of the mask from its centre of mass, so that what is usual in a
-    ventricle may be unusual beside it.
+    way through the code; in training it also says where one is needed. Where a voxel lies in the
+    brain is told to it in standard deviations of the mask from its centre of mass, so that what is
+    usual in a ventricle may be unusual beside it.
 
     Parameters
     ----------
@@ -204,7 +203,7 @@ class Autoencoder3d(nn.Module):
         for double, merge, blocks, skipped in reversed(list(levels)):
             x = blocks(merge(torch.cat([double(x), skipped], 1)))
         change, logits = self.head(x).float().split(1, dim=1)
-        return Correction(change * logits.sigmoid(), logits)
+        return Correction(change, logits)
 
     def forward(self, x: Tensor) -> Tensor:
         """
