@@ -71,14 +71,17 @@ class Committee:
         return self
 
     def state(self) -> dict[str, Tensor]:
-        """Give the best weights under the names of `build`."""
-        if len(self.runs) == 1:
-            return self.runs[0].best
-        return {
-            f'networks.{number}.{name}': value
-            for number, run in enumerate(self.runs)
-            for name, value in run.best.items()
-        }
+        """
+        Give the best weights under the names of `build`.
+
+        Kernels are of half precision, which is no worse than what networks compute in.
+        """
+        state = {}
+        for number, run in enumerate(self.runs):
+            prefix = f'networks.{number}.' if len(self.runs) > 1 else ''
+            for name, value in run.best.items():
+                state[prefix + name] = value.half() if value.dim() > 1 else value
+        return state
 
     def predict(self, head: Head) -> np.ndarray:
         """Compute the probability of tumour by the best weights, as `predict_head` does."""
