@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_app.compute.frames import Frames
 from bids_app.compute.images import (
-    Frames,
     atomic_path,
     read_header,
     read_image,

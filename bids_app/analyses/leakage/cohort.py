@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import nibabel as nib
 import numpy as np
 
-from ...compute.images import Frames, is_same_grid, read_image, read_mask, read_volume
+from ...compute.frames import Frames
+from ...compute.images import is_same_grid, read_image, read_mask, read_volume
 from ...config import RunConfig
 from ...errors import BadDataError, MissingInputError
 from ...inputs.collect import (

@@ -14,7 +14,8 @@ from nibabel.processing import resample_from_to
 
 from ...compute.child import run_child
 from ...compute.device import resolve_device
-from ...compute.images import Frames, read_image, read_mask, read_volume, save_image, write_text
+from ...compute.frames import Frames
+from ...compute.images import read_image, read_mask, read_volume, save_image, write_text
 from ...compute.weights import load_weights
 from ...errors import BadDataError
 from ...prep.brainmask import mask_by_intensity

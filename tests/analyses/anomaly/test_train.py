@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from bids_app.analyses.anomaly import run as run_module
 from bids_app.analyses.anomaly import train
 from bids_app.analyses.anomaly.cohort import Volume, choose_reshape, read_sample
 from bids_app.analyses.anomaly.fit import Plan, divide, train_volumes
@@ -169,7 +168,7 @@ def test_a_training_ends_in_time_with_the_learning_rate_at_nothing(
     volumes, tmp_path, monkeypatch
 ) -> None:
     clock = count(0.0, 0.05)
-    monkeypatch.setattr(run_module.time, 'perf_counter', lambda: next(clock))
+    monkeypatch.setattr('time.perf_counter', lambda: next(clock))
     reshape = choose_reshape('clustered', volumes)
     samples = [read_sample(volume, reshape) for volume in volumes[:3]]
     options = replace(TINY, epochs=1000, steps=1000, minutes=1.0 / 60.0)
