@@ -34,10 +34,10 @@ from bids_app.analyses.anomaly.model.predict import (
     Ensemble,
     as_input,
     load_network,
-    reduced_precision,
 )
 from bids_app.analyses.anomaly.model.reshape import FIXED_SHAPE, Reshape
 from bids_app.analyses.anomaly.model.residual import Statistics
+from bids_app.compute.device import reduced_precision
 from bids_app.compute.weights import find_model, save_weights
 from bids_app.demo.cohort import SUBJECTS
 from bids_app.demo.dataset import make_demo

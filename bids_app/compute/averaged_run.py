@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import nullcontext
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from .curves import Curves
-from .device import cpu_trains_in_bf16
 from .images import atomic_path
 from .training import read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from torch import Tensor
@@ -29,7 +27,7 @@ EMA_START: Final = 10.0
 Network = TypeVar('Network', bound=nn.Module)
 
 
-class AveragedRun(Generic[Network]):
+class AveragedRun(ABC, Generic[Network]):
     """
     A training of so many epochs, or so many minutes, which goes on from its checkpoint.
 
@@ -104,22 +102,22 @@ class AveragedRun(Generic[Network]):
         finally:
             curves.close()
 
+    @abstractmethod
     def _run_epoch(self, epoch: int) -> dict[str, float]:
         """Train an epoch, counted from 1, and give its row for the curves."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _line(self, row: dict[str, float]) -> str:
         """Put an epoch in words."""
-        raise NotImplementedError
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self) -> None:  # may be left as it is
         """Do what is to be done between an epoch and its checkpoint."""
 
     def _further_state(self) -> dict[str, Any]:
         """Give what else belongs into a checkpoint."""
         return {}
 
-    def _restore(self, saved: dict[str, Any]) -> None:
+    def _restore(self, saved: dict[str, Any]) -> None:  # may be left as it is
         """Take back what `_further_state` gave."""
 
     def _steps(self, epoch: int, count: int) -> Iterator[tuple[int, float]]:
@@ -175,22 +173,3 @@ class AveragedRun(Generic[Network]):
 def state_of(network: nn.Module) -> dict[str, Tensor]:
     """Copy the weights of a network to the CPU."""
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-
-
-def training_precision(device: torch.device, coarsest: int) -> AbstractContextManager[object]:
-    """
-    Choose the number type of a training step: bfloat16 where it is built in and right.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where.
-    coarsest : int
-        Least side of a map inside the network.
-    """
-    if device.type == 'cuda':
-        # Old GPUs emulate it, which is slower than float32.
-        known = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        known = cpu_trains_in_bf16(coarsest)
-    return torch.autocast(device.type, torch.bfloat16) if known else nullcontext()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +16,7 @@ from bids_app.demo.cohort import SUBJECTS
 from bids_app.demo.dataset import make_demo
 
 from ..analyses.anomaly.anomaly_models import SPEC, THRESHOLD, write_model
+from .app import describe, load, run_app
 
 EXPECTED = Path(__file__).parent / 'expected'
 SPACE = 'space-MNI152NLin2009aSym_res-2'
@@ -26,30 +24,8 @@ TO_TEMPLATE = ('--output-spaces', 'MNI152NLin2009aSym:res-2')
 PACKAGE = Path(anomaly.__file__).parent
 
 
-def run(root, *flags, level='participant'):
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'bids_app', root / 'bids', root / 'out', level),
-            *('-w', root / 'work', '--analyses', 'anomaly', '--nprocs', '2'),
-            *map(str, flags),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Traceback' not in done.stdout + done.stderr
-    return done
-
-
-def load(path):
-    return np.asarray(nib.load(path).dataobj)
-
-
-def describe(root):
-    (root / 'bids').mkdir(exist_ok=True)
-    (root / 'bids/dataset_description.json').write_text(
-        json.dumps({'Name': 'x', 'BIDSVersion': '1.11.1', 'DatasetType': 'raw'})
-    )
+def run(root, *flags, **options):
+    return run_app(root, '--analyses', 'anomaly', '--nprocs', '2', *flags, **options)
 
 
 @pytest.fixture(scope='module')

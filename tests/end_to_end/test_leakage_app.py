@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from .app import files_of
+
 EXPECTED = Path(__file__).parent / 'expected'
 APP = [sys.executable, '-m', 'bids_app']
 
@@ -45,11 +47,6 @@ def checksums(folder, pattern='sub-*/**/*.nii.gz'):
         for path in sorted(folder.glob(pattern))
         if path.is_file()
     }
-
-
-def files_of(folder):
-    names = (path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-    return sorted(str(name) for name in names if name.parts[0] != 'logs')
 
 
 def test_first_run_second_run_and_group(slab, validate):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -17,38 +15,16 @@ from bids_app.demo.cohort import SUBJECTS
 from bids_app.demo.dataset import make_demo
 from bids_app.evaluation.masks import dice_score
 
+from .app import describe, files_of, load, run_app
+
 EXPECTED = Path(__file__).parent / 'expected'
 SPACE = 'MNI152NLin2009aSym:res-2'
 PATIENT = 'sub-TCGAHT7856'
 """The embedded network learnt from this patient too: the test is of the way, not of its skill."""
 
 
-def run(root, *flags):
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'bids_app', root / 'bids', root / 'out', 'participant'),
-            *('-w', root / 'work', '--analyses', 'lgg', '--nprocs', '2', *map(str, flags)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Traceback' not in done.stdout + done.stderr
-    return done
-
-
-def load(path):
-    return np.asarray(nib.load(path).dataobj)
-
-
-def describe(root):
-    (root / 'bids').mkdir(exist_ok=True)
-    (root / 'bids/dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.1"}')
-
-
-def files_of(out):
-    names = (path.relative_to(out) for path in out.rglob('*') if path.is_file())
-    return sorted(str(name) for name in names if name.parts[0] != 'logs')
+def run(root, *flags, **options):
+    return run_app(root, '--analyses', 'lgg', '--nprocs', '2', *flags, **options)
 
 
 @pytest.mark.slow

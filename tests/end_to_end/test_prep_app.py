@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -15,24 +13,16 @@ from scipy.spatial.transform import Rotation
 
 from bids_app.prep.rigid import read_rigid
 
+from .app import run_app
+
 SPACE = 'space-MNI152NLin2009aSym_res-2'
 TEMPLATE = 'MNI152NLin2009aSym'
 
 pytestmark = [pytest.mark.slow, pytest.mark.realdata]
 
 
-def run(root, *flags):
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'bids_app', root / 'bids', root / 'out', 'participant'),
-            *('-w', root / 'work', '--prep-only', *flags),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Traceback' not in done.stdout + done.stderr
-    return done
+def run(root, *flags, **options):
+    return run_app(root, '--prep-only', *flags, **options)
 
 
 def every_second_voxel(image):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -17,31 +15,18 @@ from bids_app.analyses.tumor.model.labels import regions_of
 from bids_app.demo.cohort import SUBJECTS
 from bids_app.demo.dataset import make_demo
 
+from .app import load, run_app
+
 EXPECTED = Path(__file__).parent / 'expected'
 SPACE = 'space-MNI152NLin2009aSym_res-2'
 
 
-def run(root, *flags, bids=None):
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'bids_app', bids or root / 'bids', root / 'out'),
-            *('participant', '-w', root / 'work', '--analyses', 'tumor', '--nprocs', '2'),
-            *map(str, flags),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Traceback' not in done.stdout + done.stderr
-    return done
+def run(root, *flags, **options):
+    return run_app(root, '--analyses', 'tumor', '--nprocs', '2', *flags, **options)
 
 
 def dice(one, other):
     return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
-
-
-def load(path):
-    return np.asarray(nib.load(path).dataobj)
 
 
 @pytest.fixture(scope='module')

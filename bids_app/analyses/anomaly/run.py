@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from ...compute.averaged_run import AveragedRun, training_precision
-from ...compute.device import resolve_device
+from ...compute.averaged_run import AveragedRun
+from ...compute.device import autocast_bf16, resolve_device
 from .model.autoencoder import Autoencoder3d
 from .model.corruption import Augmentation, Corruption, Spoilt, augment, corrupt
 from .model.losses import correction_loss
@@ -127,7 +127,7 @@ class Run(AveragedRun[Autoencoder3d]):
         """Spoil a healthy volume, let a network repair it, and tell how far it got."""
         spoilt = corrupt(values, masks[0], Corruption(), generator)
         x = as_input(spoilt.values.numpy(), masks[0].numpy(), self.device)
-        with training_precision(self.device, min(values.shape) // self.options.spec.factor):
+        with autocast_bf16(self.device, min(values.shape) // self.options.spec.factor):
             correction = network.correct(x)
         found = network.add(x, correction.change)[0, 0]
         wanted, counted = values.to(self.device), masks[1].to(self.device)

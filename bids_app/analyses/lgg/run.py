@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from ...compute.averaged_run import AveragedRun, state_of, training_precision
-from ...compute.device import resolve_device
+from ...compute.averaged_run import AveragedRun, state_of
+from ...compute.device import autocast_bf16, resolve_device
 from ...evaluation.masks import dice_score
 from .card import THRESHOLD
 from .model.augment import Augmentation, augment
@@ -194,7 +194,7 @@ class Run(AveragedRun[Unet2d]):
             stripped=options.stripped,
         )
         inputs = slices.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        with training_precision(self.device, options.side // 2**LEVELS):
+        with autocast_bf16(self.device, options.side // 2**LEVELS):
             logits = self.network(inputs)
         loss = LOSSES[options.loss](logits.float(), masks)
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ...compute.curves import Curves
-from ...compute.device import resolve_device
+from ...compute.device import autocast_bf16, resolve_device
 from ...compute.images import atomic_path
 from ...compute.machine import available_memory_gb
 from ...compute.training import EarlyStop, read_checkpoint
@@ -22,7 +22,6 @@ from .model.unet3d import GB, Unet3dSpec
 from .model.unet3d_network import (
     OUTPUT_CLASSES,
     Unet3d,
-    autocast,
     class_targets,
     dice_terms,
     pooling_of,
@@ -209,7 +208,7 @@ class Run:
             memory_gb = GPU_SHARE * torch.cuda.mem_get_info(self.device)[0] / GB
         else:
             memory_gb = available_memory_gb()
-        with autocast(self.device):
+        with autocast_bf16(self.device):
             half = torch.is_autocast_enabled(self.device.type)
         fitted, at_once = fit_memory(
             size if known is None else known,
@@ -286,7 +285,7 @@ class Run:
         total = 0.0
         for part in parts_of(draws, self.at_once):
             inputs, labels = self._read(self.training, part)
-            with autocast(self.device, self._coarsest):
+            with autocast_bf16(self.device, self._coarsest):
                 logits = self.network(inputs)
             terms = dice_terms(logits.float().sigmoid(), *class_targets(labels))
             loss = soft_dice_loss(terms) * (len(part) / len(draws))
@@ -307,7 +306,7 @@ class Run:
         ]
         for part in parts_of(draws, self.at_once):
             inputs, labels = self._read(self.validation, part)
-            with autocast(self.device):
+            with autocast_bf16(self.device):
                 logits = self.network(inputs)
             truth = class_targets(labels)
             probabilities = logits.float().sigmoid()

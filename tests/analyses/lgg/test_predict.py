@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bids_app.analyses.lgg.model import predict
 from bids_app.analyses.lgg.model.predict import load_network, predict_slices
 from bids_app.analyses.lgg.model.unet2d import Unet2dSpec, from_reference
+from bids_app.compute import device
 from bids_app.compute.weights import save_weights, sha256_of
 from bids_app.errors import BadDataError, MissingInputError
 
@@ -18,7 +18,7 @@ WIDTH, SIDE, SLICES = 4, 32, 7
 
 @pytest.fixture(autouse=True)
 def in_full_precision(monkeypatch):
-    monkeypatch.setattr(predict, 'cpu_has_bf16', lambda: False)
+    monkeypatch.setattr(device, 'cpu_has_bf16', lambda: False)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_reduced_precision_is_near(tmp_path, slices, monkeypatch):
     card, weights, _ = written(tmp_path)
     network, spec = load_network(card, weights, CPU)
     full = predict_slices(network, spec, slices, CPU)
-    monkeypatch.setattr(predict, 'cpu_has_bf16', lambda: True)
+    monkeypatch.setattr(device, 'cpu_has_bf16', lambda: True)
     reduced = predict_slices(network, spec, slices, CPU)
     assert reduced.dtype == np.float32
     assert not np.array_equal(reduced, full)

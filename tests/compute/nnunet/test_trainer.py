@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bids_app.compute import device
 from bids_app.compute.nnunet.aliases import fill_aliases, unique_state
 from bids_app.compute.nnunet.batches import Prefetch
 from bids_app.compute.nnunet.launch import make_trainer
@@ -108,6 +109,8 @@ def test_short_numbers_are_left_where_they_come_out_wrong(
     assert autocast_type(cpu, 4) is torch.bfloat16
     assert autocast_type(cpu, 2) is None
     flags.write_text('processor: 0\nflags\t\t: fpu avx512f sse\n')
+    # A processor does not change while a program runs, so its file is read once.
+    device._read_once.cache_clear()
     assert autocast_type(cpu, 4) is None
     assert autocast_type(torch.device('cuda'), 2) is torch.float16
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ....compute.device import cpu_has_bf16
+from ....compute.device import reduced_precision
 from ....compute.weights import load_weights
 from ....errors import BadDataError
 from .autoencoder import Autoencoder3d, AutoencoderSpec, code_features, pad_sides
@@ -20,7 +19,6 @@ from .residual import Statistics, anomaly_map, subject_score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from .reshape import Reshape
@@ -158,13 +156,6 @@ def load_network(
 def to_device(network: Network, device: torch.device) -> Network:
     """Put a network where it runs, in the memory order that is fastest there."""
     return network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[no-any-return, call-overload]
-
-
-def reduced_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Choose the number type in which prediction is fastest: half where it is built in."""
-    if device.type == 'cuda':
-        return torch.autocast('cuda', torch.float16)
-    return torch.autocast('cpu', torch.bfloat16) if cpu_has_bf16() else nullcontext()
 
 
 def as_input(volume: np.ndarray, brain: np.ndarray, device: torch.device) -> torch.Tensor:

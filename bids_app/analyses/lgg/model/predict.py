@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from ....compute.device import cpu_has_bf16
+from ....compute.device import reduced_precision
 from ....compute.weights import load_weights
 from ....errors import BadDataError
 from .unet2d import Unet2dSpec, build, channels_last, from_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from .unet2d import Ensemble, Unet2d
@@ -96,13 +94,6 @@ def neighbourhoods(slices: np.ndarray, neighbours: int) -> np.ndarray:
     places = np.arange(len(slices))
     shifts = range(-neighbours, neighbours + 1)
     return np.concatenate([slices[np.clip(places + shift, 0, last)] for shift in shifts], axis=1)
-
-
-def reduced_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Choose the number type in which prediction is fastest: half where it is built in."""
-    if device.type == 'cuda':
-        return torch.autocast('cuda', torch.float16)
-    return torch.autocast('cpu', torch.bfloat16) if cpu_has_bf16() else nullcontext()
 
 
 @torch.inference_mode()

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....compute.device import resolve_device
+from ....compute.device import autocast_bf16, resolve_device
 from ....compute.weights import load_weights
 from ....errors import BadDataError, NeurolesionError
 from .channels import CHANNELS
 from .layout import lay_out, plan_layout, put_back
 from .subvolumes import brain_box, slide
-from .unet3d_network import OUTPUT_CLASSES, Unet3d, autocast
+from .unet3d_network import OUTPUT_CLASSES, Unet3d
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -327,7 +327,7 @@ def _probabilities(network: nn.Module, device: torch.device) -> Callable[[Tensor
     network = network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def probabilities(windows: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast(device):
+        with torch.inference_mode(), autocast_bf16(device):
             ordered = windows.contiguous(memory_format=torch.channels_last_3d)
             return Tensor(network(ordered).float().sigmoid())
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
 
-from ....compute.device import cpu_has_bf16, cpu_trains_in_bf16
 from .channels import CHANNELS
 from .labels import EDEMA, ET, NCR, UNKNOWN_PART
 
@@ -211,29 +209,3 @@ def soft_dice_loss(terms: Tensor) -> Tensor:
     """
     overlap, sizes = terms
     return Tensor(1.0 - ((overlap + DICE_EPSILON) / (sizes + DICE_EPSILON)).mean())
-
-
-def autocast(device: torch.device, coarsest: int | None = None) -> AbstractContextManager[object]:
-    """
-    Compute in bfloat16 where the processor has it.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network runs.
-    coarsest : int, optional
-        In training: shortest side of a sub-volume at the lowest resolution, slices left aside.
-
-    Returns
-    -------
-    context manager
-        Does nothing on other processors.
-    """
-    if device.type == 'cuda':
-        # Old GPUs emulate it, which is slower than float32.
-        known = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        known = cpu_has_bf16() if coarsest is None else cpu_trains_in_bf16(coarsest)
-    if known:
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
