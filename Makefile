@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 # The thread pools of a test's libraries would fight over the cores that xdist already fills.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint lock docs notices container-test cluster-test boutiques clean
 
 help:
 	@echo "make demo   phantom dataset through the participant and group levels"
 	@echo "make test   the whole test suite"
+	@echo "make docs   the documentation as web pages"
 
 setup: $(READY)
 
@@ -37,12 +38,35 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=docs/generator $(BIN)/mypy docs/generator/*.py
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/codespell bids_app tests benchmarks docs derivatives_spec templates/reports *.md
+	$(BIN)/bosh validate --bids boutiques.json
 
 # Run in a fresh environment after a change of pyproject.toml.
 lock: setup
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+
+# mkdocs-material would print an announcement of its makers at every build.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open $(CURDIR)/build/docs/index.html, or serve it with search: $(BIN)/mkdocs serve"
+
+notices: setup
+	$(BIN)/python docs/generator/notices.py
+
+# Builds the image and runs it beside a bare run; needs podman or docker (ENGINE=docker).
+container-test: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/container/run.sh
+
+# Starts a SLURM of one node and runs the demo dataset through it; needs slurm-wlm, munge and root.
+cluster-test: setup
+	tests/cluster/run.sh
+
+# After a change of the command line.
+boutiques: setup
+	$(BIN)/python -m bids_app.cli.descriptor boutiques.json
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info

@@ -34,6 +34,11 @@ TUMOR_LABELS = ('brats2023', 'brats2017', 'msd')
 ANOMALY_MODALITIES = ('t1w', 'flair', 't2w')
 ANOMALY_RESHAPES = ('template', 'clustered', 'fixed')
 
+# Proportional set size of a local run's scheduler, and of each of its workers, of which there are
+# as many as processors, with some to spare.
+SCHEDULER_GB = 0.15
+WORKER_GB = 0.07
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -70,7 +75,7 @@ class RunConfig:
     """Whether the check of the dataset's root is left out."""
 
     bids_database_dir: Path | None = None
-    """Folder of a saved pybids index, made where absent."""
+    """Folder in which the index of the dataset is kept, made where absent."""
 
     output_spaces: tuple[str, ...] = ('orig',)
     """``orig`` and TemplateFlow templates such as ``MNI152NLin2009aSym:res-2``."""
@@ -111,7 +116,7 @@ class ComputeConfig:
     """Threads of one step."""
 
     mem_gb: float = 4.0
-    """Memory that all steps together may use, in GB."""
+    """Memory that the whole run may use, in GB."""
 
     device: str = 'auto'
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
@@ -127,6 +132,23 @@ class ComputeConfig:
 
     nipype_plugin_file: Path | None = None
     """YAML with ``plugin`` and ``plugin_args`` in place of the local scheduler."""
+
+    cluster: str = ''
+    """Scheduler of a cluster, or a YAML file that changes its profile; empty runs here."""
+
+    @property
+    def steps_gb(self) -> float:
+        """
+        Memory that all steps together may use beside the scheduler and its workers, in GB.
+
+        Examples
+        --------
+        >>> ComputeConfig(nprocs=5, mem_gb=4.0).steps_gb
+        3.5
+        """
+        # Many workers on little memory still leave half of it, or nothing could run.
+        beside = SCHEDULER_GB + self.nprocs * WORKER_GB
+        return round(max(self.mem_gb - beside, self.mem_gb / 2), 3)
 
 
 @dataclass(frozen=True)

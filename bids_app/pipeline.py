@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from nipype import Node, Workflow
 
 from .analyses import ANALYSES
 from .analyses.analysis import Analysis, load_function
+from .cluster.plugin_file import make_plugin
+from .cluster.profile import read_profile
+from .cluster.scheduler import ClusterPlugin
 from .compute.child import ChildCommand
 from .config import Config, RunConfig
-from .errors import MissingInputError, NeurolesionError, UsageError
+from .errors import InputOutputError, MissingInputError, NeurolesionError
 from .inputs.collect import BidsImage, SubjectInputs
-from .outputs.provenance import Failure, Warned
+from .outputs.provenance import Failure, Method, Warned
 from .prep.modalities import CT_QUERY, MR
 from .prep.modalities import QUERIES as PREP_QUERIES
 from .prep.normalize import init_normalize_wf
@@ -50,7 +52,7 @@ class Pipeline:
     inputs: list[SubjectInputs]
     failures: list[Failure] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
-    methods: list[str] = field(default_factory=list)
+    methods: list[Method] = field(default_factory=list)
     labels: dict[str, SubjectInputs] = field(default_factory=dict)
     rooms: set[str] = field(default_factory=set)
     """Names of the rooms that have something to do."""
@@ -72,14 +74,40 @@ class Pipeline:
         room = parts[1].removesuffix('_wf').removesuffix(TO_TEMPLATE)
         return self.labels[parts[0]], 'prep' if room in {'anat', 'normalize', 'ct'} else room
 
+    def _children(self) -> Iterator[tuple[str, Node]]:
+        """Nodes that start a child program, with their full names."""
+        # Names are looked up within a subject: there may be thousands of subjects.
+        for label in self.labels:
+            part = self.workflow.get_node(label)
+            for name in part.list_node_names():
+                node = part.get_node(name)
+                if isinstance(node.interface, ChildCommand):
+                    yield f'{label}.{name}', node
+
     def steps(self) -> list[str]:
         """Full names of the nodes that start a child program."""
-        names = self.workflow.list_node_names()
-        return [
-            name
-            for name in names
-            if isinstance(self.workflow.get_node(name).interface, ChildCommand)
-        ]
+        return [name for name, _ in self._children()]
+
+    def over_budget(self, steps_gb: float) -> dict[str, float]:
+        """
+        Name the steps that alone need more memory than all steps together may use.
+
+        Parameters
+        ----------
+        steps_gb : float
+            What they may use, in GB.
+
+        Returns
+        -------
+        dict
+            By the name of the step the largest need of any session, in GB.
+        """
+        needs: dict[str, float] = {}
+        for _, node in self._children():
+            need = node.interface.inputs.mem_gb
+            if need > steps_gb:
+                needs[node.name] = max(need, needs.get(node.name, 0.0))
+        return needs
 
     def step_counts(self) -> dict[str, int]:
         """Count the heavy steps of each subject and session."""
@@ -97,7 +125,9 @@ def configure_nipype(config: Config, crash_dir: Path) -> None:
             'crashfile_format': 'txt',
             'stop_on_first_crash': str(config.run.stop_on_first_crash).lower(),
             'remove_unnecessary_outputs': 'false',
-            'poll_sleep_duration': str(POLL_S),
+            'poll_sleep_duration': str(_poll_s(config)),
+            # Its files are the same for all runs that share a work folder.
+            'create_report': 'false',
             'check_version': 'false',
             'hash_method': 'timestamp',
         },
@@ -105,6 +135,11 @@ def configure_nipype(config: Config, crash_dir: Path) -> None:
         'monitoring': {'enabled': 'false'},
     })  # fmt: skip
     nipype_logging.update_logging(nipype_config)
+
+
+def _poll_s(config: Config) -> float:
+    cluster = config.compute.cluster
+    return read_profile(cluster).poll_s if cluster else POLL_S
 
 
 def _nipype_level(config: Config) -> str:
@@ -193,7 +228,9 @@ def _init_subject_wf(
     workflow.add_nodes(parts)
     for giver, taker in permutations(parts, 2):
         _connect_offered(workflow, giver, taker)
-    pipeline.methods += [part.__desc__ for part in parts if part.__desc__]
+    pipeline.methods += [
+        Method(subject.label, part.name, part.__desc__) for part in parts if part.__desc__
+    ]
     return workflow
 
 
@@ -275,27 +312,31 @@ def run_pipeline(pipeline: Pipeline, config: Config, on_status: StatusCallback) 
     on_status : callable
         Called with a node and ``start``, ``end`` or ``exception``.
     """
-    plugin = 'MultiProc'
-    arguments: dict[str, Any] = {
-        'n_procs': config.compute.nprocs,
-        'memory_gb': config.compute.mem_gb,
-        'raise_insufficient': False,
-    }
-    if config.compute.nipype_plugin_file:
-        plugin, arguments = _read_plugin(config.compute.nipype_plugin_file)
-    arguments['status_callback'] = on_status
+    compute = config.compute
+    arguments: dict[str, Any] = {}
+    if compute.cluster:
+        plugin: Any = ClusterPlugin(read_profile(compute.cluster), on_status)
+    elif compute.nipype_plugin_file:
+        plugin = make_plugin(compute.nipype_plugin_file, on_status)
+    else:
+        plugin = 'MultiProc'
+        arguments = {
+            'n_procs': compute.nprocs,
+            'memory_gb': compute.steps_gb,
+            'raise_insufficient': False,
+            'status_callback': on_status,
+        }
     # Nipype collects garbage at every poll: what is alive now need not be looked at again, which
     # spares half a processor.
     gc.collect()
     gc.freeze()
-    pipeline.workflow.run(plugin=plugin, plugin_args=arguments)
-
-
-def _read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        content = yaml.safe_load(path.read_text())
-        return str(content['plugin']), dict(content.get('plugin_args') or {})
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UsageError(
-            f'{path} is no Nipype plugin file ({error}): it must hold plugin and plugin_args.'
+        pipeline.workflow.run(plugin=plugin, plugin_args=arguments)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not compute.nipype_plugin_file:
+            raise
+        # Nipype's own plugins stop like this where a scheduler killed a job.
+        raise InputOutputError(
+            f'The plugin of {compute.nipype_plugin_file} stopped with an error of its own '
+            f'({error!r}): the same command resumes; on a cluster --cluster tells more.'
         ) from error

@@ -29,6 +29,9 @@ from .values import memory_gb, positive, session_label, subject_label
 
 LEVELS = ('participant', 'group')
 
+# More threads of one step seldom pay.
+MAX_THREADS = 4
+
 DESCRIPTION = (
     'Turn raw brain MRI and CT of a BIDS dataset into lesion derivatives. '
     'Research use only, not a medical device.'
@@ -83,7 +86,8 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         help="leave out the check of the dataset's root",
     )
     group.add_argument('--bids-database-dir', metavar='DIR', type=Path,
-                       help='keep and reuse the pybids index of the dataset')  # fmt: skip
+                       help='keep the pybids index of the dataset here for later runs; delete it '
+                       'when the dataset changes')  # fmt: skip
 
 
 def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +192,7 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
         metavar='SIZE',
         type=memory_gb,
         default=available_memory_gb(),
-        help="memory of all steps together, such as 16GB (default: 90%% of this job's)",
+        help="memory of the whole run, such as 16GB (default: 90%% of this job's)",
     )
     group.add_argument(
         '--device',
@@ -209,7 +213,15 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help='folder of a trained nnU-Net for the tumor room, in place of its own weights',
     )
-    group.add_argument(
+    scheduler = group.add_mutually_exclusive_group()
+    scheduler.add_argument(
+        '--cluster',
+        metavar='NAME',
+        default='',
+        help='run each step as a job of a cluster: slurm, pbs, sge, lsf, or a YAML file that says '
+        'what differs from one of them',
+    )
+    scheduler.add_argument(
         '--nipype-plugin-file',
         metavar='FILE',
         type=Path,
@@ -295,18 +307,36 @@ def parse(argv: list[str] | None = None) -> Config:
     )
     compute = ComputeConfig(
         nprocs=nprocs,
-        omp_nthreads=min(options.omp_nthreads or min(nprocs, 4), nprocs),
+        omp_nthreads=_threads(options),
         mem_gb=options.mem_gb,
         device=options.device,
         weights_dir=options.weights_dir and _folder(options.weights_dir, '--weights-dir'),
         tumor_model=options.tumor_model and _folder(options.tumor_model, '--tumor-model'),
         random_seed=options.random_seed,
         nipype_plugin_file=options.nipype_plugin_file and options.nipype_plugin_file.absolute(),
+        cluster=_cluster(options.cluster),
     )
     sections = _sections(options)
     if sections['tumor'].folds and not compute.tumor_model:
         raise UsageError('--tumor-folds chooses among the folds of --tumor-model: give both.')
     return Config(run=run, compute=compute, **sections)
+
+
+def _threads(options: argparse.Namespace) -> int:
+    """Threads of one step: here at most those of this machine, on a cluster as many as asked."""
+    most = MAX_THREADS if options.cluster else options.nprocs
+    wanted = options.omp_nthreads or min(most, MAX_THREADS)
+    return int(wanted if options.cluster else min(wanted, most))
+
+
+def _cluster(name: str) -> str:
+    """Look at the profile before anything else is done; a file's path becomes absolute."""
+    if not name:
+        return ''
+    from ..cluster.profile import CLUSTERS, read_profile
+
+    read_profile(name)
+    return name if name in CLUSTERS else str(Path(name).absolute())
 
 
 def _analyses(options: argparse.Namespace) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from ..errors import (
 from .parser import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..config import Config
     from ..inputs.collect import SubjectInputs
     from ..outputs.provenance import RunRecord
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 CONTAINER_TYPE_VARIABLE = 'NEUROLESION_CONTAINER_TYPE'
 CONTAINER_TAG_VARIABLE = 'NEUROLESION_CONTAINER_TAG'
+
+# Lies beside an index that was made to its end.
+INDEX_READY = '.neurolesion-index'
 
 
 @dataclass(frozen=True)
@@ -68,25 +74,59 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(config: Config) -> RunOutcome:
+    from ..compute.machine import thread_environment
     from ..inputs.layout import check_dataset
-    from ..outputs.description import check_output_dir, write_description
 
     run = config.run
+    # Before numpy is imported. Beside its programs the scheduler itself needs no second thread.
+    threads = config.compute.nprocs if run.level == 'group' else 1
+    os.environ.update(thread_environment(threads))
+    from ..outputs.description import check_output_dir, write_description
+
     description: dict[str, Any] = {}
     if run.skip_bids_validation:
         if not run.bids_dir.is_dir():
             raise UsageError(f'{run.bids_dir} is not a folder: give the root of a BIDS dataset.')
     else:
         description = check_dataset(run.bids_dir)
+    if run.level == 'participant':
+        _check_scheduler(config)
     if run.dry_run:
         return _dry_run(config)
     check_output_dir(run.output_dir, run.bids_dir)
+    if run.level == 'participant':
+        # Matplotlib keeps a list of fonts, by default in the home folder.
+        os.environ.setdefault('MPLCONFIGDIR', str(run.work_dir / 'matplotlib'))
     write_description(run.output_dir, run.bids_dir, description, _container())
     if run.level == 'group':
         return _group(config)
     if run.reports_only:
         return _reports_only(config)
     return _participant(config)
+
+
+def _check_scheduler(config: Config) -> None:
+    """Refuse a scheduler that cannot be used before anything is written."""
+    compute = config.compute
+    if compute.cluster:
+        from ..cluster.profile import check_commands, read_profile
+
+        check_commands(read_profile(compute.cluster))
+    elif compute.nipype_plugin_file:
+        from ..cluster.plugin_file import read_plugin_file
+
+        os.environ['NO_ET'] = '1'
+        read_plugin_file(compute.nipype_plugin_file)
+
+
+def _device(config: Config) -> str:
+    """Device of the heavy steps; that of a cluster's machines cannot be seen from here."""
+    from ..compute.device import device_name
+
+    asked = config.compute.device
+    if config.compute.cluster and (asked == 'auto' or asked.startswith('cuda')):
+        return 'cpu' if asked == 'auto' else asked
+    return device_name(asked)
 
 
 def _container() -> dict[str, str] | None:
@@ -100,7 +140,25 @@ def _collect(config: Config) -> list[SubjectInputs]:
     from ..inputs.collect import collect_inputs
     from ..pipeline import queries_of
 
-    return collect_inputs(config.run, queries_of(config.run))
+    with _whole_index(config.run.bids_database_dir):
+        return collect_inputs(config.run, queries_of(config.run))
+
+
+@contextmanager
+def _whole_index(folder: Path | None) -> Iterator[None]:
+    """Let one of many runs at once make the index, while the others wait for all of it."""
+    from ..compute.staging import locked
+
+    if folder:
+        # What cannot be made or written is told where the index is opened.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    if not folder or (folder / INDEX_READY).exists() or not os.access(folder, os.W_OK):
+        yield
+        return
+    with locked(folder):
+        yield
+        (folder / INDEX_READY).touch()
 
 
 def _build(config: Config, inputs: list[SubjectInputs]) -> Pipeline:
@@ -121,17 +179,16 @@ def _dry_run(config: Config) -> RunOutcome:
     if config.run.level == 'group':
         return RunOutcome(ExitCode.OK, f'Would summarise {config.run.output_dir}.')
     pipeline = _build(config, _collect(config))
+    steps: dict[str, list[str]] = {}
+    for name in pipeline.steps():
+        steps.setdefault(pipeline.locate(name)[0].label, []).append(name.rpartition('.')[2])
     for subject in pipeline.inputs:
         print(subject.label)
         for name, images in subject.images.items():
             for image in images:
                 print(f'  {name:6} {image.path.relative_to(config.run.bids_dir)}')
-        steps = [
-            name.rpartition('.')[2]
-            for name in pipeline.steps()
-            if pipeline.locate(name)[0] is subject
-        ]
-        print(f'  steps  {", ".join(steps) or "none"}')
+        print(f'  steps  {", ".join(steps.get(subject.label, [])) or "none"}')
+    _tell_memory(pipeline, config)
     for failure in pipeline.failures:
         print(f'  cannot run: {failure.cause}')
     return RunOutcome(
@@ -139,19 +196,31 @@ def _dry_run(config: Config) -> RunOutcome:
     )
 
 
+def _tell_memory(pipeline: Pipeline, config: Config) -> None:
+    """Say which steps need more than ``--mem``; a cluster gives each what it needs."""
+    if config.compute.cluster or config.compute.nipype_plugin_file:
+        return
+    for step, need_gb in pipeline.over_budget(config.compute.steps_gb).items():
+        print(
+            f'neurolesion: {step} needs about {need_gb:.2f} GB, and --mem leaves '
+            f'{config.compute.steps_gb:.2f} GB beside the scheduler: it will run alone and may be '
+            'stopped for memory. Give the job more.',
+            file=sys.stderr,
+        )
+
+
 def _participant(config: Config) -> RunOutcome:
-    from ..compute.device import device_name
     from ..compute.images import write_text
     from ..outputs.provenance import RunRecord
-    from ..reports.citation import render_citation
+    from ..reports.citation import write_citation
 
     started = time.monotonic()
-    compute = replace(config.compute, device=device_name(config.compute.device))
+    compute = replace(config.compute, device=_device(config))
     config = replace(config, compute=compute)
     run = config.run
     inputs = _collect(config)
     pipeline = _build(config, inputs)
-    _prepare_work_dir(config)
+    _prepare_work_dir(config, pipeline)
     _write_root_tables(pipeline, config)
     write_text(run.output_dir / 'logs' / f'{run.run_id}.toml', config.to_toml())
     record = RunRecord(
@@ -167,11 +236,12 @@ def _participant(config: Config) -> RunOutcome:
         warnings=list(pipeline.warnings),
     )
     if pipeline.labels:
+        _tell_memory(pipeline, config)
         _execute(pipeline, config, record)
-        methods = list(dict.fromkeys(pipeline.methods))
-        write_text(run.output_dir / 'CITATION.md', render_citation(methods))
+        record.methods = pipeline.methods
     record.finished, record.seconds = _now(), round(time.monotonic() - started, 1)
     record.save(run.output_dir)
+    write_citation(run.output_dir)
     pages = _write_reports(config, record.subjects)
     return _participant_outcome(config, record, pages, len(inputs))
 
@@ -191,7 +261,7 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec='seconds')
 
 
-def _prepare_work_dir(config: Config) -> None:
+def _prepare_work_dir(config: Config, pipeline: Pipeline) -> None:
     from ..pipeline import ROOT
 
     run = config.run
@@ -201,7 +271,10 @@ def _prepare_work_dir(config: Config) -> None:
         )
     try:
         if run.clean_workdir:
-            shutil.rmtree(run.work_dir / ROOT, ignore_errors=True)
+            # Other runs on other subjects may be using the same work folder.
+            some = run.participant_label or run.session_label
+            for name in pipeline.labels if some else ['']:
+                shutil.rmtree(run.work_dir / ROOT / name, ignore_errors=True)
         run.work_dir.mkdir(parents=True, exist_ok=True)
         probe = run.work_dir / f'.{run.run_id}'
         probe.touch()
@@ -226,7 +299,8 @@ def _execute(pipeline: Pipeline, config: Config, record: RunRecord) -> None:
             run_pipeline(pipeline, config, monitor)
         except RuntimeError as error:
             if not monitor.failed:
-                raise InputOutputError(f'The workflow stopped: {error}') from error
+                text = ' '.join(str(error).split())
+                raise InputOutputError(f'The workflow stopped: {text}') from error
     monitor.attach_crash_files(crash_dir(config))
     if not any(crash_dir(config).iterdir()):
         crash_dir(config).rmdir()
@@ -238,8 +312,6 @@ def _write_reports(config: Config, subjects: tuple[str, ...]) -> list[Path]:
 
     from ..reports.subject import write_subject_report
 
-    # Matplotlib keeps a list of fonts, by default in the home folder.
-    os.environ.setdefault('MPLCONFIGDIR', str(config.run.work_dir / 'matplotlib'))
     output = config.run.output_dir
     if len(subjects) == 1 or config.compute.nprocs == 1:
         return [write_subject_report(output, subject) for subject in subjects]
@@ -292,13 +364,15 @@ def _reports_only(config: Config) -> RunOutcome:
 
 def _group(config: Config) -> RunOutcome:
     from ..group.tables import run_group
+    from ..reports.citation import write_citation
 
     result = run_group(config)
+    write_citation(config.run.output_dir)
     for warning in result.warnings:
         print(f'neurolesion: {warning}', file=sys.stderr)
     missing = ''
     if result.missing:
-        missing = f' Without results: {", ".join(f"sub-{label}" for label in result.missing)}.'
+        missing = f' Without results: {", ".join(result.missing)}.'
     return RunOutcome(ExitCode.OK, f'Group table: {result.table}, page: {result.page}.{missing}')
 
 

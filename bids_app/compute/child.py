@@ -28,18 +28,11 @@ from nipype.interfaces.base import (
 from .. import __version__
 from ..errors import ExitCode, NeurolesionError
 from .images import write_text
+from .machine import thread_environment
 
 FAILURE_FILE = 'failure.json'
 REQUEST_FILE = 'request.json'
 RESULT_FILE = 'result.json'
-
-_THREAD_VARIABLES = (
-    'OMP_NUM_THREADS',
-    'MKL_NUM_THREADS',
-    'OPENBLAS_NUM_THREADS',
-    'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS',
-    'NUMBA_NUM_THREADS',
-)
 
 
 class ChildError(RuntimeError):
@@ -104,8 +97,8 @@ class ChildCommand(BaseInterface):
         return runtime
 
     def _environment(self) -> dict[str, str]:
-        threads = str(max(1, self.inputs.num_threads))
-        return os.environ | dict.fromkeys(_THREAD_VARIABLES, threads) | {'MPLBACKEND': 'Agg'}
+        threads = thread_environment(self.inputs.num_threads)
+        return os.environ | threads | {'MPLBACKEND': 'Agg'}
 
     def _failure(self, folder: Path, returncode: int, log: Path) -> dict[str, Any]:
         written = folder / FAILURE_FILE

@@ -7,7 +7,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,8 @@ def thread_count() -> int:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """
-    Give a temporary name in the folder of ``path`` and rename it on success.
-
-    A killed process leaves at most a hidden temporary file, never a partial ``path``.
-    """
+def _temporary(path: Path) -> Iterator[Path]:
+    """Give a hidden name beside ``path``; what is left of it afterwards goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     extension = ''.join(path.suffixes[-2:]) if path.name.endswith('.gz') else path.suffix
     handle, name = tempfile.mkstemp(prefix='.', suffix=extension, dir=path.parent)
@@ -70,18 +66,73 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_readable(path: Path) -> None:
+    """Give a temporary file the rights that a new file has."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """
+    Give a temporary name in the folder of ``path`` and rename it on success.
+
+    A killed process leaves at most a hidden temporary file, never a partial ``path``.
+    """
+    with _temporary(path) as temporary:
+        yield temporary
+        _make_readable(temporary)
+        temporary.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, never a part."""
     with atomic_path(path) as temporary:
         temporary.write_text(text)
+
+
+def keep_text(path: Path, text: str) -> None:
+    """
+    Write a text file, unless it holds this text already.
+
+    A file that is replaced while another machine reads it is an error there on network drives.
+    """
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        if path.read_text() == text:
+            return
+    write_text(path, text)
+
+
+def create_text(path: Path, text: str) -> bool:
+    """
+    Write a text file that does not exist yet.
+
+    Returns
+    -------
+    bool
+        False if it exists; of several processes at once, exactly one is told True.
+    """
+    if path.exists():
+        return False
+    with _temporary(path) as temporary:
+        temporary.write_text(text)
+        _make_readable(temporary)
+        try:
+            # Unlike a renamed file, a link never replaces what somebody else made meanwhile.
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError:
+            # Some file systems have no links.
+            if path.exists():
+                return False
+            temporary.replace(path)
+    return True
 
 
 def _uncompressed(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..compute.images import read_header
 from ..errors import BadDataError, MissingInputError
-from ..inputs.layout import open_layout
+from ..inputs.layout import open_layout, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,7 +68,7 @@ def read_acquisition(
         file = layout.get_file(str(bids_dir / source))
         if file is None:
             continue
-        metadata = file.get_metadata()
+        metadata = read_metadata(file)
         fields = {name: metadata[name] for name in SIDECAR_FIELDS if name in metadata}
         try:
             grid = _describe_grid(bids_dir / source)

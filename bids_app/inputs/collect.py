@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadDataError, NothingSelectedError, UsageError
-from .layout import find_subjects, open_layout
+from .layout import find_subjects, load_images, open_layout, read_metadata
 
 if TYPE_CHECKING:
     from bids import BIDSLayout
+    from bids.layout import BIDSImageFile
 
     from ..config import RunConfig
 
@@ -114,21 +115,21 @@ def collect_inputs(
         )
     subjects = find_subjects(run.bids_dir, run.participant_label)
     layout = open_layout(run.bids_dir, subjects, run.bids_database_dir)
-    found = []
-    for subject in subjects:
-        sessions: list[str | None] = sorted(layout.get_sessions(subject=subject))
-        loose = layout.get(subject=subject, session=None, extension=list(NIFTI))
-        if not sessions or loose:
-            sessions = [None, *sessions]
-        if run.session_label:
-            sessions = [session for session in sessions if session in run.session_label]
-        for session in sessions:
-            images = {
-                name: _find(layout, subject, session, alternatives, run.bids_filters.get(name, {}))
-                for name, alternatives in queries.items()
-            }
-            if any(images.values()):
-                found.append(SubjectInputs(subject, session, images))
+    # Many are read at once; of few each is read when it is wanted.
+    loaded = [] if run.participant_label else load_images(layout)
+    by_session: dict[tuple[str, str | None], dict[str, tuple[BidsImage, ...]]] = {}
+    for name, alternatives in queries.items():
+        images = _find(layout, subjects, alternatives, run.bids_filters.get(name, {}))
+        for place, those in images.items():
+            by_session.setdefault(place, {})[name] = those
+    del loaded
+    found = [
+        SubjectInputs(subject, session, {name: images.get(name, ()) for name in queries})
+        for (subject, session), images in sorted(
+            by_session.items(), key=lambda item: (item[0][0], item[0][1] or '')
+        )
+        if not run.session_label or session in run.session_label
+    ]
     if not found:
         raise NothingSelectedError(
             f'{run.bids_dir} holds no image for the selected subjects, sessions, filters and '
@@ -140,34 +141,45 @@ def collect_inputs(
 
 def _find(
     layout: BIDSLayout,
-    subject: str,
-    session: str | None,
+    subjects: list[str],
     alternatives: tuple[Entities, ...],
     extra: Entities,
-) -> tuple[BidsImage, ...]:
+) -> dict[tuple[str, str | None], tuple[BidsImage, ...]]:
+    """Find the images of a query by subject and session, of all subjects at once."""
     from bids.layout import Query
 
+    found: dict[tuple[str, str | None], tuple[BidsImage, ...]] = {}
     for query in alternatives:
         wanted = {'extension': list(NIFTI), 'desc': None, 'label': None, 'space': None} | dict(
             query
         )
-        wanted |= {'subject': subject, 'session': session} | dict(extra)
+        wanted |= {'subject': subjects} | dict(extra)
         wanted = {
             key: Query.REQUIRED if value == ANY_VALUE else value for key, value in wanted.items()
         }
-        files = sorted(layout.get(**wanted), key=lambda file: str(file.path))
-        if files:
-            return tuple(BidsImage(Path(file.path), _metadata(file)) for file in files)
-    return ()
+        try:
+            files = layout.get(**wanted)
+        except ValueError as error:
+            raise UsageError(
+                f'An entity of the BIDS filter file is unknown ({error}): correct '
+                '--bids-filter-file.'
+            ) from error
+        these: dict[tuple[str, str | None], list[BidsImage]] = {}
+        for file in sorted(files, key=lambda file: str(file.path)):
+            place = file.entities.get('subject'), file.entities.get('session')
+            if place not in found:
+                these.setdefault(place, []).append(_read(file))
+        found |= {place: tuple(images) for place, images in these.items()}
+    return found
 
 
-def _metadata(file: Any) -> dict[str, Any]:  # noqa: ANN401
-    try:
-        return dict(file.get_metadata())
-    except (ValueError, OSError) as error:
+def _read(file: BIDSImageFile) -> BidsImage:
+    if not Path(file.path).is_file():
         raise BadDataError(
-            f'The JSON sidecar of {file.path} is not readable ({error}).'
-        ) from error
+            f'{file.path} is in the index of --bids-database-dir but no longer on the disk: '
+            'delete the index, so that it is made anew.'
+        )
+    return BidsImage(Path(file.path), read_metadata(file))
 
 
 def find_user_mask(image: BidsImage, run: RunConfig, names: tuple[str, ...]) -> Path | None:

@@ -11,6 +11,7 @@ from ..errors import BadDataError, CannotCreateError, InvalidDatasetError, Nothi
 
 if TYPE_CHECKING:
     from bids import BIDSLayout
+    from bids.layout import BIDSFile
 
 BIDS_CONFIG = Path(__file__).with_name('bids_config.json')
 
@@ -136,3 +137,41 @@ def open_layout(
             f'The index cannot be kept in {database_dir} ({error}): '
             'give --bids-database-dir a folder you can write to.'
         ) from error
+
+
+def load_images(layout: BIDSLayout) -> list[BIDSFile]:
+    """
+    Read the entities and metadata of all images at once, instead of file by file.
+
+    Parameters
+    ----------
+    layout : BIDSLayout
+        Of `open_layout`.
+
+    Returns
+    -------
+    list of BIDSFile
+        As long as they are kept, queries of the layout give the same objects.
+    """
+    from bids.layout.models import BIDSFile
+    from sqlalchemy.orm import selectinload
+
+    images = layout.session.query(BIDSFile).filter(BIDSFile.filename.like('%.nii%'))
+    return list(images.options(selectinload(BIDSFile.tags)))
+
+
+def read_metadata(file: BIDSFile) -> dict[str, Any]:
+    """
+    Give the fields of a file's sidecars, inherited ones too.
+
+    Parameters
+    ----------
+    file : BIDSFile
+        Of a layout.
+
+    Returns
+    -------
+    dict
+        Value of each field.
+    """
+    return {tag.entity_name: tag.value for tag in file.tags.values() if tag.is_metadata}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..compute.images import write_text
+from ..compute.images import create_text, keep_text
 from ..config import BIDS_VERSION
 from ..errors import CannotCreateError
 from .provenance import RAW_LINK, TEMPLATE_LINK
@@ -49,7 +49,7 @@ def check_output_dir(output_dir: Path, bids_dir: Path) -> None:
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / '.bidsignore', ''.join(f'{line}\n' for line in bidsignore_lines()))
+        keep_text(output / '.bidsignore', ''.join(f'{line}\n' for line in bidsignore_lines()))
     except OSError as error:
         raise CannotCreateError(
             f'{output_dir} cannot be written ({error.strerror}): choose another output folder.'
@@ -104,10 +104,8 @@ def write_description(
         },
         'HowToAcknowledge': 'Please cite the references listed in CITATION.md.',
     }
-    write_text(output_dir / 'dataset_description.json', json.dumps(content, indent=2) + '\n')
-    readme = output_dir / 'README.md'
-    if not readme.exists():
-        write_text(readme, _README)
+    keep_text(output_dir / 'dataset_description.json', json.dumps(content, indent=2) + '\n')
+    create_text(output_dir / 'README.md', _README)
 
 
 def write_root_table(output_dir: Path, name: str, text: str) -> None:
@@ -127,12 +125,11 @@ def write_root_table(output_dir: Path, name: str, text: str) -> None:
         If an earlier run wrote another one, which its files still need.
     """
     path = output_dir / name
-    if path.exists() and path.read_text() != text:
+    if not create_text(path, text) and path.read_text() != text:
         raise CannotCreateError(
             f'{path} describes the label values of an earlier run, which differ from those of '
             'this one: choose another output folder, or the same --tumor-labels as then.'
         )
-    write_text(path, text)
 
 
 _README = f"""# {NAME} derivatives

@@ -62,6 +62,15 @@ class Warned:
     message: str
 
 
+@dataclass(frozen=True)
+class Method:
+    """Methods text of one part of one subject's and session's workflow."""
+
+    label: str
+    part: str
+    text: str
+
+
 @dataclass
 class RunRecord:
     """What one run did; saved as ``logs/<run>.json`` for reports and for the user."""
@@ -80,6 +89,7 @@ class RunRecord:
     failures: list[Failure] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    methods: list[Method] = field(default_factory=list)
 
     def save(self, output_dir: Path) -> Path:
         """Write ``logs/<run>.json`` and return its path."""

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     Directory,
@@ -152,6 +151,9 @@ def update_table(path: Path, filename: str, row: dict[str, Any]) -> None:
     row : dict
         Values; None becomes ``n/a``.
     """
+    # The graph is built with this module, long before the first table is written.
+    import pandas as pd
+
     if path.exists():
         table = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False).set_index('filename')
     else:

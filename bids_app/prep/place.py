@@ -55,7 +55,7 @@ class Place:
         interface.inputs.random_seed = self.config.compute.random_seed
         interface.inputs.num_threads = threads
         interface.inputs.mem_gb = mem_gb
-        budget = self.config.compute.mem_gb
+        budget = self.config.compute.steps_gb
         # Nipype refuses a node that wants more than the whole budget; let it run alone instead.
         return Node(interface, name=name, n_procs=threads, mem_gb=min(mem_gb, budget))
 

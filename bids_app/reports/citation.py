@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..compute.images import keep_text
 from ..config import TEMPLATES_DIR
 from ..errors import MissingInputError
+from .runlog import read_log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 REFERENCES = TEMPLATES_DIR / 'references.bib'
@@ -178,3 +180,62 @@ def render_citation(descs: Sequence[str]) -> str:
     body = '\n\n'.join(_CITATION.sub(numbered, paragraph) for paragraph in paragraphs)
     listed = '\n'.join(f'{numbers[key]}. {format_reference(references[key])}' for key in keys)
     return f'# Methods\n\n{_NOTE}\n\n{body}\n\n## References\n\n{listed}\n'
+
+
+# Where runs keep ending, one after the other, the next one goes on from here.
+MAX_ROUNDS = 50
+
+
+def write_citation(output_dir: Path) -> None:
+    """
+    Write ``CITATION.md`` from the logs of all runs into a dataset.
+
+    Runs may end at the same moment on any number of machines. Each looks, after it wrote, whether
+    a log has come that it did not know; so the file that stays is one that knows all.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Root of the derivatives dataset; without methods in its logs, nothing is written.
+    """
+    logs: dict[Path, dict[str, Any]] = {}
+    for _ in range(MAX_ROUNDS):
+        # Hidden ones are being written.
+        found = (output_dir / 'logs').glob('[!.]*.json')
+        new = [path for path in found if path not in logs]
+        if not new:
+            return
+        logs |= {path: read_log(path) for path in new}
+        if texts := collect_methods(logs.values()):
+            keep_text(output_dir / 'CITATION.md', render_citation(texts))
+
+
+def collect_methods(logs: Iterable[dict[str, Any]]) -> list[str]:
+    """
+    Methods text of what a dataset holds: of each subject's parts, what the newest run said.
+
+    Parameters
+    ----------
+    logs : iterable of dict
+        Contents of ``logs/<run>.json``, in any order.
+
+    Returns
+    -------
+    list of str
+        In the order of subjects' labels and of their parts, without repetitions.
+
+    Examples
+    --------
+    >>> old = {'started': '1', 'methods': [{'label': 'sub-02', 'part': 'fit', 'text': 'Old.'},
+    ...                                    {'label': 'sub-02', 'part': 'map', 'text': 'Map.'}]}
+    >>> new = {'started': '2', 'methods': [{'label': 'sub-02', 'part': 'fit', 'text': 'New.'}]}
+    >>> collect_methods([new, old])
+    ['New.', 'Map.']
+    """
+    newest: dict[tuple[str, str], str] = {}
+    for log in sorted(logs, key=lambda log: str(log.get('started', ''))):
+        for method in log.get('methods', []):
+            newest[method['label'], method['part']] = method['text']
+    # Sorting is stable: a subject's parts stay in the order in which they run.
+    in_order = sorted(newest.items(), key=lambda item: item[0][0])
+    return list(dict.fromkeys(text for _, text in in_order))

@@ -30,7 +30,8 @@ class RunLog:
     """The run's TOML."""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_log(path: Path) -> dict[str, Any]:
+    """Content of one run's log; empty where it cannot be read."""
     # A run that is being written, or was killed, must not stop the report of an older one.
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -49,7 +50,7 @@ def _about(entries: Any, subject: str) -> list[dict[str, Any]]:  # noqa: ANN401
 
 def read_logs(output_dir: Path) -> list[dict[str, Any]]:
     """Contents of all run logs, the newest first."""
-    found = [(path, _read(path)) for path in (output_dir / 'logs').glob('*.json')]
+    found = [(path, read_log(path)) for path in (output_dir / 'logs').glob('*.json')]
     found = [(path, log) for path, log in found if log]
     found.sort(key=lambda item: (str(item[1].get('started', '')), item[0].name), reverse=True)
     return [{'run_id': path.stem, **log} for path, log in found]

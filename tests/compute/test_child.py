@@ -11,7 +11,7 @@ from nipype.interfaces.base import File, TraitedSpec, traits
 from bids_app.compute.child import FAILURE_FILE, ChildCommand, ChildInputSpec
 
 PROGRAM = """
-import os, pathlib, signal, sys
+import json, os, pathlib, signal, sys
 from bids_app.compute.child import run_child
 from bids_app.errors import BadDataError
 
@@ -21,6 +21,14 @@ def good(request):
 
 def bad(request):
     raise BadDataError('a.nii.gz is constant: export it again.')
+
+def pools(request):
+    import numpy, SimpleITK, torch
+    from threadpoolctl import threadpool_info
+    sizes = {pool['filepath']: pool['num_threads'] for pool in threadpool_info()}
+    sizes['itk'] = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sizes['torch'] = torch.get_num_threads()
+    return {'out_file': 'request.json', 'threads': json.dumps(sizes)}
 
 def killed(request):
     pathlib.Path('out.txt').write_text('half')
@@ -32,7 +40,7 @@ def broken(request):
 def full(request):
     raise OSError(28, 'No space left on device', 'out.txt')
 
-sys.exit(run_child({f.__name__: f for f in (good, bad, killed, broken, full)}))
+sys.exit(run_child({f.__name__: f for f in (good, pools, bad, killed, broken, full)}))
 """
 
 
@@ -68,6 +76,15 @@ def test_result_becomes_outputs_and_threads_are_passed(node):
     outputs = node('good', value=21, num_threads=3).run().outputs
     assert Path(outputs.out_file).read_text() == '42'
     assert outputs.threads == '3'
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_pools_of_all_libraries_have_the_threads_of_the_step(node, monkeypatch, threads):
+    monkeypatch.setenv('OMP_NUM_THREADS', '7')
+    sizes = json.loads(node('pools', num_threads=threads).run().outputs.threads)
+    assert len(sizes) >= 4
+    # Some libraries take no more than there are processors.
+    assert all(size <= threads for size in sizes.values()), sizes
 
 
 def test_threads_and_device_are_not_hashed():

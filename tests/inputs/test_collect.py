@@ -7,7 +7,7 @@ import pytest
 
 from bids_app.analyses import ANALYSES
 from bids_app.config import RunConfig
-from bids_app.errors import InvalidDatasetError, NothingSelectedError, UsageError
+from bids_app.errors import BadDataError, InvalidDatasetError, NothingSelectedError, UsageError
 from bids_app.inputs.collect import collect_inputs, find_user_mask, read_filters
 from bids_app.inputs.layout import check_dataset
 
@@ -88,13 +88,45 @@ def test_filter_file(tmp_path):
         read_filters(path)
 
 
-def test_saved_index_is_reused(tmp_path):
+@pytest.mark.parametrize(
+    ('entities', 'names'),
+    [
+        ({'EchoTime': 0.002}, ['sub-01_run-2_T1w.nii.gz']),
+        ({'EchoTime': None}, ['sub-01_run-3_T1w.nii.gz']),
+        ({'run': [1, 3]}, ['sub-01_run-1_T1w.nii.gz', 'sub-01_run-3_T1w.nii.gz']),
+    ],
+)
+def test_filters_on_metadata_and_numbers(tmp_path, entities, names):
+    root = make(tmp_path / 'd', *(f'sub-01/anat/sub-01_run-{i}_T1w.nii.gz' for i in (1, 2, 3)))
+    for run in (1, 2):
+        sidecar = root / f'sub-01/anat/sub-01_run-{run}_T1w.json'
+        sidecar.write_text(json.dumps({'EchoTime': run / 1000}))
+    assert found(root, bids_filters={'t1w': entities})['01', None] == {'t1w': names}
+
+
+def test_filter_of_an_unknown_entity_is_named(tmp_path):
     root = make(tmp_path / 'd', 'sub-01/perf/sub-01_dce.nii.gz')
+    with pytest.raises(UsageError, match=r"'acq'.*--bids-filter-file"):
+        found(root, bids_filters={'dce': {'acq': 'a'}})
+
+
+def test_saved_index_is_reused_for_all_and_for_one(tmp_path, monkeypatch):
+    root = make(tmp_path / 'd', 'sub-01/perf/sub-01_dce.nii.gz', 'sub-02/perf/sub-02_dce.nii.gz')
     index = tmp_path / 'index'
     first = found(root, bids_database_dir=index)
-    (root / 'sub-01' / 'perf' / 'sub-01_dce.nii.gz').unlink()
-    assert first
+    monkeypatch.setattr('bids.layout.BIDSLayoutIndexer.__call__', None)
     assert found(root, bids_database_dir=index) == first
+    one = found(root, bids_database_dir=index, participant_label=('02',))
+    assert one == {key: value for key, value in first.items() if key[0] == '02'}
+
+
+def test_saved_index_that_names_a_file_that_is_gone_is_refused(tmp_path):
+    root = make(tmp_path / 'd', 'sub-01/perf/sub-01_dce.nii.gz')
+    index = tmp_path / 'index'
+    found(root, bids_database_dir=index)
+    (root / 'sub-01' / 'perf' / 'sub-01_dce.nii.gz').unlink()
+    with pytest.raises(BadDataError, match=r'sub-01_dce.*delete the index'):
+        found(root, bids_database_dir=index)
 
 
 def test_user_masks_beside_the_image_and_in_derivatives(tmp_path):

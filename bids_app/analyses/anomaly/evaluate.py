@@ -243,7 +243,7 @@ def _plan(chosen: argparse.Namespace) -> Plan:
         path = getattr(chosen, flag)
         if path is not None and not path.is_dir():
             raise MissingInputError(f'{path} is not a folder: correct --{flag.replace("_", "-")}.')
-    # pybids gives whole paths, which must lie below the dataset as it is named here.
+    # The index gives whole paths, which must lie below the dataset as it is named here.
     labels, healthy, masks = (
         path.resolve() if path else None
         for path in (chosen.labels, chosen.healthy, chosen.exclude_masks)

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
     modality = str(chosen.modality).lower()
     request = CohortRequest(
-        # pybids gives whole paths, which must lie below the dataset as it is named here.
+        # The index gives whole paths, which must lie below the dataset as it is named here.
         bids_dir=chosen.bids_dir.resolve(),
         modality=modality,
         label_column=chosen.label_column,

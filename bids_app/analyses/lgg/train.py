@@ -214,7 +214,7 @@ def main(argv: Sequence[str]) -> int:
     from .cohort import CohortRequest, load_cohort
 
     request = CohortRequest(
-        # pybids gives whole paths, which must lie below the dataset as it is named here.
+        # The index gives whole paths, which must lie below the dataset as it is named here.
         bids_dir=chosen.bids_dir.resolve(),
         labels=chosen.labels.resolve(),
         side=options.side,

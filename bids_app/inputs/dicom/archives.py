@@ -30,12 +30,18 @@ MAX_MEMBERS: Final = 1_000_000
 MAX_RATIO: Final = 100
 SMALL_BYTES: Final = 1 << 30
 MAX_BYTES: Final = 500 * 10**9
+# Long names and other remarks on a member of a tar file, which tarfile keeps in memory.
+REMARKS: Final = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+MAX_REMARK_BYTES: Final = 1 << 20
 # What is left free on the disk that archives are unpacked to.
 RESERVE_BYTES: Final = 1 << 30
 
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
-    NotImplementedError, ValueError, OSError,
+    NotImplementedError, ValueError, OSError, MemoryError,
 )  # fmt: skip
 
 
@@ -74,7 +80,38 @@ def is_archive(path: Path, start: bytes) -> bool:
         return True
     # tarfile looks closely, which takes long where thousands of other files are about.
     packed = start.startswith(PACKED_MAGICS) or start[TAR_OFFSET:].startswith(TAR_MAGIC)
-    return (packed or path.suffix.lower() == '.tar') and tarfile.is_tarfile(path)
+    return (packed or path.suffix.lower() == '.tar') and _is_tar(path)
+
+
+class _RemarkError(Exception):
+    """A tar file whose remarks would fill the memory."""
+
+
+class _Header(tarfile.TarInfo):
+    """Head of a member of a tar file, which tarfile itself would trust."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            found = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            # tarfile takes damage behind the first member for the end, which is a block of zeros.
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            raise tarfile.ReadError('no header where one should be') from error
+        if found.type in REMARKS and found.size > MAX_REMARK_BYTES:
+            raise _RemarkError
+        return found
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, 'r:*', tarinfo=_Header):
+            return True
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error):
+        return False
+    except _RemarkError:
+        return True
 
 
 def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> Unpacked:
@@ -104,9 +141,8 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> Unpac
     InputOutputError
         If the disk is full.
     """
-    size = archive.stat().st_size
     found = Unpacked([], 0, 0, 0)
-    budget = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * size))
+    budget = _budget(archive)
     room = shutil.disk_usage(folder).free - RESERVE_BYTES
     with _members(archive) as members:
         for number, member in enumerate(members):
@@ -129,6 +165,11 @@ def unpack(archive: Path, folder: Path, advance: Callable[[int], None]) -> Unpac
     return found
 
 
+def _budget(archive: Path) -> int:
+    """Bytes that an archive may unpack to."""
+    return min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * archive.stat().st_size))
+
+
 def _is_nested(name: str) -> bool:
     return name.lower().endswith(('.zip', '.tar', '.tgz', '.tar.gz', '.tar.xz', '.tar.bz2'))
 
@@ -137,12 +178,17 @@ def _is_nested(name: str) -> bool:
 def _members(archive: Path) -> Iterator[Iterator[Member]]:
     """Give the members one after the other; what breaks on the way is one plain sentence."""
     try:
-        if not tarfile.is_tarfile(archive):
+        if not _is_tar(archive):
             with zipfile.ZipFile(archive) as content:
                 yield _zip_members(content)
         else:
-            with tarfile.open(archive, 'r:*') as content:
-                yield _tar_members(content)
+            with tarfile.open(archive, 'r:*', tarinfo=_Header) as content:
+                yield _tar_members(content, archive)
+    except _RemarkError as error:
+        raise BadDataError(
+            f'{archive} holds a file name of more than {MAX_REMARK_BYTES} letters and was left '
+            'out as a whole: ask for another archive.'
+        ) from error
     except _DAMAGED as error:
         raise BadDataError(
             f'{archive} is a truncated or damaged archive, or one with a password, and was left '
@@ -162,8 +208,13 @@ def _zip_members(content: zipfile.ZipFile) -> Iterator[Member]:
         yield Member(info.filename, regular, link, info.file_size, opened)
 
 
-def _tar_members(content: tarfile.TarFile) -> Iterator[Member]:
+def _tar_members(content: tarfile.TarFile, archive: Path) -> Iterator[Member]:
+    budget = _budget(archive)
     for info in content:
+        # What is passed over has to be unpacked to find what comes after it.
+        budget -= info.size
+        if budget < 0:
+            raise _GrowsError(archive)
 
         def opened(info: tarfile.TarInfo = info) -> IO[bytes] | None:
             return content.extractfile(info)

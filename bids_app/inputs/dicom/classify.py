@@ -104,7 +104,7 @@ def classify(stack: Stack) -> Verdict:
 
 def _unusable(stack: Stack) -> Verdict | None:
     lead = stack.first
-    kinds = set(lead.words('ImageType'))
+    kinds = {*lead.words('ImageType'), *lead.words('ComplexImageComponent')}
     name = words.plain(lead.description)
     if 'Rows' not in lead.numbers or lead.defect == NO_IMAGE:
         return aside('holds no image')

@@ -25,6 +25,7 @@ from .words import CT
 # Damaged files may send any reader into a circle.
 TIME_LIMIT_S: Final = 1800
 NAME: Final = 'image'
+IMAGE_AND_SIDECAR, SIDECAR_ALONE = 'y', 'o'
 
 # Hounsfield units: nothing is less dense than air, but scanners mark what they did not see.
 AIR_HU: Final = -1024
@@ -97,7 +98,7 @@ def convert(stack: Stack, kind: str, scratch: Path) -> Converted:
         raise BadDataError(stack.defect)
     if not stack.heights_mm:
         raise BadDataError('its files do not say where their slices are')
-    if not stack.even and (kind != CT or stack.first.frames):
+    if not stack.even and kind != CT:
         raise BadDataError('its slices are not evenly spaced')
     volumes: list[nib.Nifti1Image] = []
     sidecar: dict[str, Any] = {}
@@ -126,13 +127,11 @@ def convert(stack: Stack, kind: str, scratch: Path) -> Converted:
 
 def _volumes(stack: Stack, scratch: Path) -> Frames:
     """Files of each time point."""
-    if not stack.first.frames:
+    if all(member.frame is None for frame in stack.frames for member in frame):
         return stack.frames
-    if stack.n_frames == 1:
-        return (stack.instances,)
     folder = scratch / 'slices'
     folder.mkdir(parents=True)
-    return unfold(stack, folder)
+    return unfold(stack.frames, folder)
 
 
 def _run(
@@ -140,14 +139,34 @@ def _run(
 ) -> tuple[nib.Nifti1Image, dict[str, Any]]:
     source, target = folder / 'dicom', folder / 'nifti'
     source.mkdir(parents=True)
-    target.mkdir()
     for number, member in enumerate(members):
         # Under a name of our own: those of users may look like flags.
         (source / f'{number:06}.dcm').symlink_to(member.path.resolve())
+    told = _call(source, target, kind, IMAGE_AND_SIDECAR)
+    # Copies that dcm2niix straightens or evens out have longer names; ours are made later.
+    made = [
+        path
+        for path in sorted(target.glob(f'{NAME}*.nii'))
+        if '_Tilt' not in path.stem and '_Eq' not in path.stem
+    ]
+    if len(made) != 1:
+        raise BadDataError(_complaint(told, len(made)))
+    said = made[0].with_suffix('.json')
+    if not said.exists():
+        # Where it fails to even out slices it writes none, unless nothing else is asked for.
+        _call(source, folder / 'sidecar', kind, SIDECAR_ALONE)
+        said = folder / 'sidecar' / f'{NAME}.json'
+    sidecar = json.loads(said.read_text(errors='replace')) if said.exists() else {}
+    return read_image(made[0]), sidecar
+
+
+def _call(source: Path, target: Path, kind: str, wanted: str) -> str:
+    """Run dcm2niix, and give what it prints."""
+    target.mkdir()
     # What a series is was decided before, so all of its files go together (-m y); turned 3D
     # images (-x n) are as people expect them, but slices of CT must stay slices (-x i).
     turn = 'i' if kind == CT else 'n'
-    flags = ['-g', 'i', '-b', 'y', '-ba', 'y', '-z', 'n', '-m', 'y', '-l', 'o', '-x', turn]
+    flags = ['-g', 'i', '-b', wanted, '-ba', 'y', '-z', 'n', '-m', 'y', '-l', 'o', '-x', turn]
     command = [str(dcm2niix()), *flags, '-c', '', '-f', NAME, '-o', str(target), str(source)]
     try:
         done = subprocess.run(
@@ -157,24 +176,14 @@ def _run(
             errors='replace',
             check=False,
             timeout=TIME_LIMIT_S,
-            env=os.environ | {'HOME': str(folder)},
+            env=os.environ | {'HOME': str(target.parent)},
         )
     except subprocess.TimeoutExpired as error:
         raise BadDataError(f'dcm2niix did not end within {TIME_LIMIT_S} s') from error
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise BadDataError(f'dcm2niix was ended by {name}: its files are damaged')
-    # Copies that dcm2niix straightens or evens out have longer names; ours are made later.
-    made = [
-        path
-        for path in sorted(target.glob(f'{NAME}*.nii'))
-        if '_Tilt' not in path.stem and '_Eq' not in path.stem
-    ]
-    if len(made) != 1:
-        raise BadDataError(_complaint(done.stdout + done.stderr, len(made)))
-    said = made[0].with_suffix('.json')
-    sidecar = json.loads(said.read_text(errors='replace')) if said.exists() else {}
-    return read_image(made[0]), sidecar
+    return done.stdout + done.stderr
 
 
 def _complaint(output: str, n_images: int) -> str:

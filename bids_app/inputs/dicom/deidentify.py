@@ -26,8 +26,14 @@ IDENTIFYING: Final = (
     'PerformingPhysicianName', 'ReferringPhysicianName', 'SOPInstanceUID', 'SeriesInstanceUID',
     'StationName', 'StudyDate', 'StudyID', 'StudyInstanceUID',
 )  # fmt: skip
-# Shorter words occur by chance in any text.
+# Shorter words occur by chance within other words.
 MIN_WORD: Final = 4
+# Of these, shorter ones count too where they stand alone.
+PERSONAL: Final = (
+    'OperatorsName', 'OtherPatientIDs', 'PatientID', 'PatientName', 'PerformingPhysicianName',
+    'ReferringPhysicianName',
+)  # fmt: skip
+MIN_PERSONAL: Final = 2
 
 MODE: Final = 0o600
 SECRET_BYTES: Final = 32
@@ -49,11 +55,20 @@ class Identifiers:
 
     def __init__(self, instances: Iterable[Instance]) -> None:
         found: set[str] = set()
-        for instance in instances:
-            for name in IDENTIFYING:
-                for text in instance.words(name):
-                    found |= {text.casefold(), *re.split(r'[\s^=,;]+', text.casefold())}
+        personal: set[str] = set()
+        # Slices of a series have most of their texts in common.
+        texts = {
+            (name, text)
+            for instance in instances
+            for name in IDENTIFYING
+            for text in instance.words(name)
+        }
+        for name, text in texts:
+            parts = {text.casefold(), *re.split(r'[\s^=,;]+', text.casefold())}
+            found |= parts
+            personal |= parts if name in PERSONAL else set()
         self._words = {word for word in found if len(word) >= MIN_WORD}
+        self._short = {word for word in personal if MIN_PERSONAL <= len(word) < MIN_WORD}
 
     def within(self, value: object) -> bool:
         """
@@ -65,7 +80,8 @@ class Identifiers:
             Text, or a list of texts.
         """
         text = str(value).casefold()
-        return any(word in text for word in self._words)
+        alone = set(re.split(r'[\W_]+', text))
+        return bool(alone & self._short) or any(word in text for word in self._words)
 
 
 @dataclass

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from .instance import Frame, seconds_of
+from .instance import Values
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -15,6 +16,9 @@ PER_FRAME: Final = 'PerFrameFunctionalGroupsSequence'
 # The flags of enhanced files that classic ones write into ScanningSequence and SequenceVariant.
 FLAGS: Final = ('EchoPulseSequence', 'InversionRecovery', 'EchoPlanarPulseSequence', 'Spoiling')
 AGENTS: Final = 'ContrastBolusAgentSequence'
+USAGE: Final = 'ContrastBolusUsageSequence'
+AGENT: Final = 'ContrastBolusAgent'
+NO_AGENT: Final = 'NONE'
 GROUPS: Final = (SHARED, PER_FRAME, *FLAGS, AGENTS)
 
 # Group, attribute in it, and the keyword that classic files have for it.
@@ -27,18 +31,19 @@ PLACES: Final = (
     ('PixelMeasuresSequence', 'PixelSpacing', 'PixelSpacing'),
     ('PixelMeasuresSequence', 'SliceThickness', 'SliceThickness'),
     ('PlaneOrientationSequence', 'ImageOrientationPatient', 'ImageOrientationPatient'),
+    ('MRImageFrameTypeSequence', 'FrameType', 'ImageType'),
+    ('MRImageFrameTypeSequence', 'ComplexImageComponent', 'ComplexImageComponent'),
+    ('CTImageFrameTypeSequence', 'FrameType', 'ImageType'),
     ('CTReconstructionSequence', 'ConvolutionKernel', 'ConvolutionKernel'),
+    ('CTAcquisitionDetailsSequence', 'GantryDetectorTilt', 'GantryDetectorTilt'),
+    ('CTXRayDetailsSequence', 'KVP', 'KVP'),
+    ('PlanePositionSequence', 'ImagePositionPatient', 'ImagePositionPatient'),
+    ('FrameContentSequence', 'TemporalPositionIndex', 'TemporalPositionIdentifier'),
+    ('FrameContentSequence', 'FrameAcquisitionDateTime', 'AcquisitionDateTime'),
 )
 
 
-class Shared(NamedTuple):
-    """Values that hold for a whole file, by the keywords of classic files."""
-
-    texts: dict[str, tuple[str, ...]]
-    numbers: dict[str, tuple[float, ...]]
-
-
-def shared_values(dataset: Dataset) -> Shared:
+def shared_values(dataset: Dataset) -> Values:
     """
     Give the values that all frames share, or that the first has.
 
@@ -49,25 +54,47 @@ def shared_values(dataset: Dataset) -> Shared:
 
     Returns
     -------
-    Shared
+    Values
         Empty for a file of one slice.
     """
-    found = Shared({}, {})
-    groups = [*dataset.get(SHARED, ()), *list(dataset.get(PER_FRAME, ()))[:1]]
+    groups = [*list(dataset.get(PER_FRAME, ()))[:1], *dataset.get(SHARED, ())]
+    found = Values({}, {})
     if not groups:
         return found
-    for sequence, name, keyword in PLACES:
-        value = next((v for g in groups if (v := _inside(g, sequence, name)) is not None), None)
-        if isinstance(value, str):
-            found.texts[keyword] = (value,)
-        elif isinstance(value, (int, float)):
-            found.numbers[keyword] = (float(value),)
-        elif value:
-            found.numbers[keyword] = tuple(float(item) for item in value)
+    for group in reversed(groups):
+        own = _values_in(group)
+        found.texts.update(own.texts)
+        found.numbers.update(own.numbers)
     found.texts.update(_sequence_words(dataset, 'InversionTime' in found.numbers))
-    agents = [item.get('ContrastBolusAgent') for item in dataset.get(AGENTS, ())]
-    if any(agents):
-        found.texts['ContrastBolusAgent'] = tuple(str(agent) for agent in agents if agent)
+    agents = [_agent_name(item) for item in dataset.get(AGENTS, ())]
+    if agents:
+        # Usage, where it is told, says whether the agents of the visit were in use.
+        found.texts.setdefault(AGENT, tuple(agents))
+    return found
+
+
+def _agent_name(item: Dataset) -> str:
+    """Enhanced files have a code for it, which has a meaning; some have a plain name."""
+    known = (str(item.get(name, '')) for name in (AGENT, 'CodeMeaning', 'CodeValue'))
+    return next(filter(None, known), 'unnamed')
+
+
+def _values_in(group: Dataset) -> Values:
+    """Values of one group, those of a group that is not there left out."""
+    found = Values({}, {})
+    for sequence, name, keyword in PLACES:
+        value = _inside(group, sequence, name)
+        plain = value is None or isinstance(value, str) or not isinstance(value, Sequence)
+        several = [item for item in ([value] if plain else value) if item not in {None, ''}]
+        if not several:
+            continue
+        if isinstance(several[0], str):
+            found.texts[keyword] = tuple(str(item) for item in several)
+        else:
+            found.numbers[keyword] = tuple(float(item) for item in several)
+    used = [str(item.get('ContrastBolusAgentAdministered', '')) for item in group.get(USAGE, ())]
+    if used and set(used) == {'NO'}:
+        found.texts[AGENT] = (NO_AGENT,)
     return found
 
 
@@ -86,9 +113,9 @@ def _sequence_words(dataset: Dataset, inverted: bool) -> dict[str, tuple[str, ..
     return words
 
 
-def read_frames(dataset: Dataset) -> tuple[Frame, ...]:
+def read_frames(dataset: Dataset) -> tuple[Values, ...]:
     """
-    Give place and time of each frame.
+    Give what each frame has of its own, such as place and time.
 
     Parameters
     ----------
@@ -97,25 +124,13 @@ def read_frames(dataset: Dataset) -> tuple[Frame, ...]:
 
     Returns
     -------
-    tuple of Frame
+    tuple of Values
         Empty for a file of one slice, and where a frame has no position.
     """
-    frames = []
-    for group in dataset.get(PER_FRAME, ()):
-        position = _inside(group, 'PlanePositionSequence', 'ImagePositionPatient')
-        if position is None or len(position) != 3 or not all(map(isfinite, position)):
-            return ()
-        stamp = str(_inside(group, 'FrameContentSequence', 'FrameAcquisitionDateTime') or '')
-        index = _inside(group, 'FrameContentSequence', 'TemporalPositionIndex')
-        x, y, z = (float(value) for value in position)
-        frames.append(
-            Frame(
-                (x, y, z),
-                seconds_of(stamp[:8], stamp[8:]) if len(stamp) >= 14 else None,
-                None if index is None else int(index),
-            )
-        )
-    return tuple(frames)
+    frames = [_values_in(group) for group in dataset.get(PER_FRAME, ())]
+    positions = [frame.numbers.get('ImagePositionPatient', ()) for frame in frames]
+    placed = all(len(place) == 3 and all(map(isfinite, place)) for place in positions)
+    return tuple(frames) if placed else ()
 
 
 def _inside(group: Dataset, sequence: str, name: str) -> Any:  # noqa: ANN401

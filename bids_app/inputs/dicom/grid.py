@@ -33,11 +33,7 @@ def _axes(stack: Stack) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _positions(stack: Stack) -> np.ndarray:
     """First voxel of each slice from the lowest up, shape (slices, 3), LPS, in mm."""
-    if not stack.first.frames:
-        return np.array([member.position for member in stack.frames[0]], dtype=float)
-    normal = slice_normal(stack.first)
-    by_height = sorted(stack.first.frames, key=lambda frame: float(np.dot(frame.position, normal)))
-    return np.array([frame.position for frame in by_height[:: stack.n_frames]], dtype=float)
+    return np.array([member.position for member in stack.frames[0]], dtype=float)
 
 
 def check_grid(stack: Stack, affine: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 TEXTS: Final = (
     'AccessionNumber', 'AcquisitionDate', 'AcquisitionDateTime', 'AcquisitionTime', 'AngioFlag',
-    'BodyPartExamined', 'BurnedInAnnotation', 'ContentTime', 'ContrastBolusAgent',
-    'ContrastBolusStartTime', 'ConvolutionKernel', 'DeviceSerialNumber', 'ImageComments',
-    'ImageType', 'InstitutionAddress', 'InstitutionName', 'InstitutionalDepartmentName',
-    'LossyImageCompression', 'MRAcquisitionType', 'Manufacturer', 'ManufacturerModelName',
+    'BodyPartExamined', 'BurnedInAnnotation', 'ComplexImageComponent', 'ContentTime',
+    'ContrastBolusAgent', 'ContrastBolusStartTime', 'ConvolutionKernel', 'DeviceSerialNumber',
+    'ImageComments', 'ImageType', 'InstitutionAddress', 'InstitutionName',
+    'InstitutionalDepartmentName', 'LossyImageCompression', 'MRAcquisitionType', 'Manufacturer',
+    'ManufacturerModelName',
     'Modality', 'OperatorsName', 'OtherPatientIDs', 'PatientAddress', 'PatientAge',
     'PatientBirthDate', 'PatientComments', 'PatientID', 'PatientName', 'PatientSex',
     'PerformingPhysicianName', 'PhotometricInterpretation', 'ProtocolName', 'PulseSequenceName',
@@ -52,9 +54,10 @@ DYNAMIC_START: Final = 'DynamicScanBeginTime'
 MAGIC: Final = b'DICM'
 MAGIC_OFFSET: Final = 128
 NO_IMAGE: Final = 'no image'
-# CT and MR, each also enhanced: these hold an image unless their end is missing.
+# CT and MR, each also enhanced or converted to that: these hold an image unless their end is
+# missing.
 IMAGE_CLASSES: Final = tuple(
-    f'1.2.840.10008.5.1.4.1.1.{number}' for number in ('2', '2.1', '4', '4.1')
+    f'1.2.840.10008.5.1.4.1.1.{number}' for number in ('2', '2.1', '2.2', '4', '4.1', '4.4')
 )
 TRUNCATED: Final = 'truncated'
 PIXEL_GROUP: Final = 0x7FE0
@@ -148,7 +151,13 @@ def _batches(files: Sequence[Found], n_procs: int) -> Iterator[list[Instance | U
         yield from map(_read_many, chunks)
         return
     # A fork beside the thread of a progress bar may hang.
-    with ProcessPoolExecutor(n_procs, mp_context=get_context('spawn')) as pool:
+    with ProcessPoolExecutor(
+        n_procs,
+        mp_context=get_context('spawn'),
+        # Ctrl-C reaches all processes, and this one ends the others.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
         yield from pool.map(_read_many, chunks)
 
 

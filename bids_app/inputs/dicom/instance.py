@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 Vector = tuple[float, float, float]
 
@@ -15,18 +15,11 @@ Vector = tuple[float, float, float]
 CROOKED: Final = 0.01
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One slice of a multi-frame (enhanced) file."""
+class Values(NamedTuple):
+    """Values of a header by DICOM keyword, in DICOM's units."""
 
-    position: Vector
-    """First voxel in the patient's coordinates, LPS, in mm."""
-
-    time_s: float | None
-    """Start of its acquisition in s since midnight, where the header says it."""
-
-    temporal_index: int | None
-    """Which time point it is, from 1, where the header says it."""
+    texts: dict[str, tuple[str, ...]]
+    numbers: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +47,30 @@ class Instance:
     defect: str = ''
     """Why its pixels cannot be used; empty where they can."""
 
-    frames: tuple[Frame, ...] = field(default=(), repr=False)
-    """Slices of a multi-frame file; empty for one slice a file."""
+    frames: tuple[Values, ...] = field(default=(), repr=False)
+    """What each slice of a multi-frame file has of its own; empty for one slice a file."""
+
+    frame: int | None = None
+    """Which slice of a multi-frame file it is, from 0; None for one slice a file."""
+
+    def slices(self) -> list[Instance]:
+        """Take a multi-frame file apart; a file of one slice is its only part."""
+        if not self.frames:
+            return [self]
+        return [
+            replace(
+                self,
+                texts={**self.texts, **own.texts},
+                numbers={**self.numbers, **own.numbers},
+                frames=(),
+                frame=index,
+            )
+            for index, own in enumerate(self.frames)
+        ]
+
+    def alone(self, path: Path) -> Instance:
+        """Give the same slice in a file of its own."""
+        return replace(self, path=path, frames=(), frame=None)
 
     def words(self, keyword: str) -> tuple[str, ...]:
         """All values of a text; none where it is absent."""

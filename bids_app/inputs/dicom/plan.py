@@ -11,6 +11,7 @@ from ...errors import UsageError
 from .classify import Verdict, classify_study
 from .dataset import Dataset
 from .deidentify import Person, SubjectMap
+from .instance import Instance
 from .names import Wanted, name_images
 from .rules import Rule, apply_rules, suits
 from .stack import Stack
@@ -160,7 +161,7 @@ def _called(person: Person, study: str) -> str:
 def _name(items: Sequence[Item], subject_map: SubjectMap, dataset: Dataset) -> None:
     new = []
     for item in items:
-        uids = sorted(member.text('SOPInstanceUID') for member in item.stack.instances)
+        uids = sorted(map(_image_id, item.stack.instances))
         item.image_hash = subject_map.hash('|'.join(uids))
         known = dataset.known_images.get(item.image_hash)
         if known and (dataset.root / known).exists():
@@ -176,6 +177,12 @@ def _name(items: Sequence[Item], subject_map: SubjectMap, dataset: Dataset) -> N
     ]  # fmt: skip
     for item, name in zip(new, name_images(wanted, dataset.names), strict=True):
         item.name = name
+
+
+def _image_id(instance: Instance) -> str:
+    """Give the identifier of one slice, also within a multi-frame file."""
+    uid = instance.text('SOPInstanceUID')
+    return uid if instance.frame is None else f'{uid} {instance.frame}'
 
 
 def image_path(item: Item) -> Path:

@@ -8,9 +8,10 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from .stack import Stack
 from .table import plan_table, printable, series_name
 
 LOG_WIDTH = 180
+# Between two lines on how far a run is, where they stay in a file.
+LOG_EVERY_S = 15.0
 DROP, SHIFT = 'drop', 'shift'
 # What shells add to the number of the signal that ended a program.
 SIGNALLED = 128
@@ -52,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='neurolesion-tools dicom',
         description='Turn DICOM files into a BIDS dataset without names, dates or identifiers. '
-        'Faces stay in the images.',
+        'Faces stay in the images, and there is no --deface: no tool that works offline removes '
+        'them from all of these kinds of images. Deface before you share.',
     )
     parser.add_argument(
         'dicom_dir', metavar='DICOM_DIR', type=Path,
@@ -132,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
     dcm2niix()
     Dataset(options.bids_dir)
     with _scratch_folder(options.work_dir) as scratch:
-        stacks, problems = _read(options, scratch)
+        stacks, n_unread = _read(options, scratch)
         if options.dry_run:
             dataset, subject_map = Dataset(options.bids_dir), SubjectMap(map_path)
             items = make_plan(stacks, rules, labels, subject_map, dataset)
@@ -140,10 +144,14 @@ def main(argv: Sequence[str]) -> int:
         else:
             with _locked(options.bids_dir):
                 items = _import(options, stacks, rules, labels, map_path, scratch)
-    problems += [f'{series_name(item)}: {item.problem}.' for item in items if item.problem]
+    problems = [f'{series_name(item)}: {item.problem}.' for item in items if item.problem]
+    _tell(problems)
+    return ExitCode.BAD_DATA if problems or n_unread else ExitCode.OK
+
+
+def _tell(problems: Sequence[str]) -> None:
     for problem in problems:
         print(f'left out: {printable(problem)}', file=sys.stderr)
-    return ExitCode.BAD_DATA if problems else ExitCode.OK
 
 
 def _map_path(options: argparse.Namespace) -> Path:
@@ -160,18 +168,20 @@ def _map_path(options: argparse.Namespace) -> Path:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     is_new = not folder.exists()
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder))
-        except OSError as error:
-            raise CannotCreateError(
-                f'{folder} cannot be written ({error.strerror}): name another folder for the '
-                'dataset.'
-            ) from error
-        try:
+    try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder))
+            except OSError as error:
+                raise CannotCreateError(
+                    f'{folder} cannot be written ({error.strerror}): name another folder for the '
+                    'dataset.'
+                ) from error
             yield
-        finally:
-            if is_new and not any(folder.iterdir()):
+    finally:
+        if is_new:
+            # Only where it is empty: another run may be at work in it by now.
+            with suppress(OSError):
                 folder.rmdir()
 
 
@@ -193,7 +203,7 @@ def _scratch_folder(work_dir: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _ending_cleanly() -> Iterator[None]:
-    """Let the end that a cluster or a shell asks for remove the files that name patients."""
+    """Let the end that a cluster or a person asks for remove the files that name patients."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -201,14 +211,16 @@ def _ending_cleanly() -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         sys.exit(SIGNALLED + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _read(options: argparse.Namespace, scratch: Path) -> tuple[list[Stack], list[str]]:
+def _read(options: argparse.Namespace, scratch: Path) -> tuple[list[Stack], int]:
+    """Give what can be read, and how many archives, folders and files cannot."""
     archives = scratch / 'archives'
     archives.mkdir()
     with _progress('files seen') as advance:
@@ -238,7 +250,8 @@ def _read(options: argparse.Namespace, scratch: Path) -> tuple[list[Stack], list
             f'{len(unread)} DICOM files cannot be read, the first being {unread[0].origin} '
             f'({unread[0].cause}): copy them again.'
         )
-    return grouped.stacks, problems
+    _tell(problems)
+    return grouped.stacks, len(problems)
 
 
 def _import(
@@ -331,7 +344,7 @@ def _provenance(item: Item, subject_map: SubjectMap) -> Row:
         'filename': image_path(item).as_posix(),
         'series_hash': ','.join(subject_map.hash(uid) for uid in item.stack.uids),
         'image_hash': item.image_hash,
-        'n_files': str(len(item.stack.instances)),
+        'n_files': str(len({member.path for member in item.stack.instances})),
         'kind': item.verdict.kind,
         'confidence': f'{item.verdict.confidence:g}',
         'reason': item.verdict.reason,
@@ -351,7 +364,7 @@ def _print_table(items: Sequence[Item]) -> None:
 @contextmanager
 def _progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
-        yield _ignore
+        yield _line_now_and_then(what, total)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -365,5 +378,18 @@ def _progress(what: str, total: int | None = None) -> Iterator[Callable[[int], N
         yield lambda number: progress.advance(task, number)
 
 
-def _ignore(number: int) -> None:
-    """Show nothing where nobody looks."""
+def _line_now_and_then(what: str, total: int | None) -> Callable[[int], None]:
+    """Print how far it is in plain lines, as few as a log should have."""
+    seen, told_s = 0, time.monotonic()
+    of = '' if total is None else f' of {total}'
+    lock = threading.Lock()
+
+    def advance(number: int) -> None:
+        nonlocal seen, told_s
+        with lock:
+            seen += number
+            if time.monotonic() - told_s >= LOG_EVERY_S:
+                told_s = time.monotonic()
+                print(f'{what}: {seen}{of}', flush=True)
+
+    return advance

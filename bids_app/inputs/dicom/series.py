@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from .headers import SYNTAX
@@ -12,6 +13,8 @@ from .instance import Instance
 from .sequence import is_fast_gradient_echo
 from .stack import Stack, build_stack
 
+FIRST_LOST: Final = 'its files are numbered from {} on: see whether slices of one end were lost'
+LOSSY: Final = 'its images were compressed with loss'
 PARTS: Final = ('P', 'PHASE', 'PHASE MAP', 'R', 'REAL', 'I', 'IMAGINARY', 'M', 'MAGNITUDE')
 # So many single volumes of one grid and sequence are the time points of one series.
 MIN_PARTS: Final = 5
@@ -69,10 +72,26 @@ def group(instances: Sequence[Instance]) -> Grouped:
             defect = 'its files name several patients: sort them out first'
         elif uid in doubtful:
             defect = f'{doubtful[uid]}: remove the wrong one'
-        stacks += [build_stack(patient, study, part, defect) for part in _split(members)]
+        slices = [one for member in members for one in member.slices()]
+        notes = _doubts(members)
+        for part in _split(slices):
+            stack = build_stack(patient, study, part, defect)
+            stacks.append(replace(stack, notes=(*stack.notes, *notes)))
     stacks = _merge_parts(stacks)
     stacks.sort(key=lambda stack: stack.order)
     return Grouped(stacks, duplicates, _shared_ids(kept))
+
+
+def _doubts(members: Sequence[Instance]) -> tuple[str, ...]:
+    """Tell what a person should look at, though it may be as it should."""
+    numbers = [member.whole('InstanceNumber') for member in members]
+    first = min((number for number in numbers if number is not None), default=None)
+    notes = []
+    if first is not None and first > 1 and len(members) > 1:
+        notes.append(FIRST_LOST.format(first))
+    if any(member.text('LossyImageCompression') == '01' for member in members):
+        notes.append(LOSSY)
+    return tuple(notes)
 
 
 def _without_copies(
@@ -129,14 +148,13 @@ def _split(members: Sequence[Instance]) -> list[list[Instance]]:
     parts: dict[tuple[object, ...], list[Instance]] = defaultdict(list)
     headless = [member for member in members if member.defect and 'Rows' not in member.numbers]
     for member in members if len(headless) == len(members) else _others(members, headless):
-        component = next((word for word in member.words('ImageType') if word in PARTS), '')
+        kinds = (*member.words('ComplexImageComponent'), *member.words('ImageType'))
+        component = next((word for word in kinds if word in PARTS), '')
         key = (
             member.text('SOPClassUID'), member.whole('Rows'), member.whole('Columns'),
             member.words('ImageType')[:3], component, member.number('EchoTime'),
             member.number('FlipAngle'), member.number('InversionTime'),
             member.text('ConvolutionKernel'),
-            # Every multi-frame file is an image of its own.
-            member.text('SOPInstanceUID') if member.frames else '',
         )  # fmt: skip
         parts[key].append(member)
     found = list(parts.values())
@@ -156,7 +174,7 @@ def _merge_parts(stacks: list[Stack]) -> list[Stack]:
     families: dict[tuple[object, ...], list[Stack]] = defaultdict(list)
     rest = []
     for stack in stacks:
-        if stack.defect or stack.n_frames != 1 or stack.first.frames:
+        if stack.defect or stack.n_frames != 1:
             rest.append(stack)
             continue
         lead = stack.first

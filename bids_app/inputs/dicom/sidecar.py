@@ -33,7 +33,9 @@ CODED: Final = frozenset({
     'ManufacturersModelName', 'MatrixCoilMode', 'Modality', 'PatientPosition', 'ReceiveCoilName',
     'ScanOptions', 'ScanningSequence', 'SequenceName', 'SequenceVariant', 'SoftwareVersions',
 })  # fmt: skip
-MAX_WORD: Final = 64
+MAX_LETTERS: Final = 64
+# Codes are short; people write sentences.
+MAX_WORDS: Final = 4
 
 # What every agent for the head holds; MR knows no other in practice.
 MR_AGENT: Final = 'GADOLINIUM'
@@ -93,7 +95,10 @@ def _is_numeric(value: Any) -> bool:  # noqa: ANN401
 
 def _is_coded(value: Any) -> bool:  # noqa: ANN401
     items = value if isinstance(value, list) else [value]
-    return all(isinstance(item, str) and len(item) <= MAX_WORD for item in items)
+    return all(
+        isinstance(item, str) and len(item) <= MAX_LETTERS and len(item.split()) <= MAX_WORDS
+        for item in items
+    )
 
 
 def _time_excitations(stack: Stack, chosen: dict[str, Any]) -> None:

@@ -119,13 +119,12 @@ def build_stack(patient: str, study: str, members: Sequence[Instance], defect: s
     members = sorted(members, key=_natural_order)
     n_directions = _count_directions(members)
     blank = Stack(patient, study, tuple(members), (), (), 1, None, n_directions, True, (), defect)
-    if members[0].frames:
-        return _from_multiframe(blank)
     broken = [member for member in members if member.defect]
     if broken and not defect:
         whole = [member for member in members if not member.defect]
+        n_broken, n_files = (len({m.origin for m in part}) for part in (broken, members))
         defect = (
-            f'{len(broken)} of {len(members)} files are {broken[0].defect} ({broken[0].origin}): '
+            f'{n_broken} of {n_files} files are {broken[0].defect} ({broken[0].origin}): '
             'copy them again'
         )
         # The whole files still tell what the series is.
@@ -140,7 +139,7 @@ def _natural_order(member: Instance) -> tuple[object, ...]:
     return (
         member.whole('SeriesNumber') or 0, member.text('SeriesInstanceUID'),
         member.whole('AcquisitionNumber') or 0, member.whole('InstanceNumber') or 0,
-        member.origin,
+        member.origin, member.frame or 0,
     )  # fmt: skip
 
 
@@ -244,36 +243,3 @@ def _spacing(levels: Sequence[float], slices: Sequence[Instance]) -> tuple[bool,
         n_lost = int(np.round(steps[lost] / step - 1).sum())
         return False, f'{n_lost} of {len(levels) + n_lost} slices are missing: export it again'
     return False, ''
-
-
-def _from_multiframe(stack: Stack) -> Stack:
-    member = stack.first
-    if member.defect:
-        return replace(stack, defect=f'{member.origin} is {member.defect}: copy it again')
-    if not member.orientation:
-        return stack
-    normal = slice_normal(member)
-    heights = np.array([float(np.dot(frame.position, normal)) for frame in member.frames])
-    numbers = _places(heights)
-    counts = Counter(numbers.tolist())
-    levels = tuple(float(np.median(heights[numbers == level])) for level in range(len(counts)))
-    n_frames = max(counts.values())
-    defect = stack.defect
-    if len(set(counts.values())) > 1:
-        defect = defect or f'some of its {len(levels)} slices lack time points: export it again'
-    steps = np.diff(levels)
-    even = steps.size < 2 or bool(np.ptp(steps) <= EVEN * float(np.median(steps)))
-    times, notes = None, stack.notes
-    if n_frames > 1:
-        groups: dict[int, list[float]] = {}
-        for index, frame in enumerate(member.frames):
-            if frame.time_s is not None:
-                at = frame.temporal_index or index // len(levels) + 1
-                groups.setdefault(at, []).append(frame.time_s)
-        times = Times.of([min(groups[at]) for at in sorted(groups)], 'FrameAcquisitionDateTime')
-        times = times if times and len(times.starts_s) == n_frames else None
-        notes = () if times else (NO_TIMES,)
-    return replace(
-        stack, heights_mm=levels, n_frames=n_frames, times=times, even=even, notes=notes,
-        defect=defect,
-    )  # fmt: skip

@@ -1,98 +1,94 @@
-"""Multi-frame files of dynamic series, taken apart into one file a slice."""
+"""Multi-frame files, taken apart into one file a slice."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from ...errors import BadDataError
+from .enhanced import PER_FRAME, SHARED
 from .instance import Instance
-from .stack import Stack, slice_normal
 from .timing import Frames
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MR_IMAGE: Final = '1.2.840.10008.5.1.4.1.1.4'
-NESTED: Final = ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence')
+IMAGE_OF: Final = {'MR': '1.2.840.10008.5.1.4.1.1.4', 'CT': '1.2.840.10008.5.1.4.1.1.2'}
+TEXTS: Final = (
+    'ConvolutionKernel', 'ImageType', 'ScanningSequence', 'SequenceVariant',
+)  # fmt: skip
+NUMBERS: Final = (
+    'EchoTime', 'FlipAngle', 'GantryDetectorTilt', 'ImageOrientationPatient',
+    'ImagePositionPatient', 'InversionTime', 'KVP', 'PixelSpacing', 'RepetitionTime',
+    'SliceThickness',
+)  # fmt: skip
+SCALE: Final = ('RescaleSlope', 'RescaleIntercept')
+# A number for the slice is added to it, and 64 letters are the most.
+UID_LETTERS: Final = 50
 
 
-def unfold(stack: Stack, folder: Path) -> Frames:
+def unfold(frames: Frames, folder: Path) -> Frames:
     """
-    Write the slices of a multi-frame file as files of their own, ordered by time and place.
+    Write the slices of multi-frame files as files of their own.
 
     Makers of scanners number the frames of such files each in their own way, and converters get
     them wrong; place and time of each frame do not depend on that. Compressed slices stay so.
 
     Parameters
     ----------
-    stack : Stack
-        Of one multi-frame file with several time points.
+    frames : tuple of tuple of Instance
+        Slices of each time point, from the lowest up.
     folder : Path
         An empty private folder.
 
     Returns
     -------
     Frames
-        Files of each time point, from the lowest slice up.
+        The same slices, each with a file of its own.
 
     Raises
     ------
     BadDataError
         If the pixels do not come apart.
     """
+    by_file: dict[Path, list[tuple[int, Instance]]] = defaultdict(list)
+    for time_point in frames:
+        for number, member in enumerate(time_point, start=1):
+            by_file[member.path].append((number, member))
+    paths: dict[tuple[Path, int | None], Path] = {}
+    for file, numbered in by_file.items():
+        dataset, pixels, scales = _open(file)
+        for number, member in numbered:
+            path = folder / f'{len(paths):06}.dcm'
+            _describe(dataset, member, number, len(paths))
+            at = member.frame or 0
+            for name, value in zip(SCALE, scales[at], strict=True):
+                setattr(dataset, name, value)
+            dataset.PixelData = pixels[at]
+            dataset.save_as(path)
+            paths[file, member.frame] = path
+    return tuple(
+        tuple(member.alone(paths[member.path, member.frame]) for member in time_point)
+        for time_point in frames
+    )
+
+
+def _open(path: Path) -> tuple[Dataset, list[bytes], list[tuple[float, float]]]:
+    """Header without groups, and the pixels and the scale of each frame."""
     from pydicom import dcmread
 
-    member = stack.first
-    dataset = dcmread(member.path)
-    pixels = _frames_of(dataset, len(member.frames))
-    groups: Any = dataset.get(NESTED[1])
-    scales = [_scale(group) for group in groups]
-    for name in (*NESTED, 'NumberOfFrames', 'DimensionIndexSequence'):
+    dataset = dcmread(path)
+    shared: Any = dataset.get(SHARED, ())
+    groups: Any = dataset.get(PER_FRAME, ())
+    # In a group of its own for each frame, in one for all, or outside of groups.
+    outside = _scale([dataset]) or (1.0, 0.0)
+    scales = [_group_scale(group, *shared) or outside for group in groups]
+    pixels = _frames_of(dataset, len(groups))
+    for name in (SHARED, PER_FRAME, 'NumberOfFrames', 'DimensionIndexSequence'):
         if name in dataset:
             delattr(dataset, name)
-    _make_classic(dataset, member)
-    found = []
-    for number, (time_point, index) in enumerate(_order(stack)):
-        frame = member.frames[index]
-        dataset.ImagePositionPatient = list(frame.position)
-        dataset.InstanceNumber = number + 1
-        dataset.SOPInstanceUID = f'{member.text("SeriesInstanceUID")[:50]}.{number + 1}'
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        dataset.AcquisitionNumber = time_point + 1
-        scale = scales[index]
-        if scale:
-            dataset.RescaleSlope, dataset.RescaleIntercept = scale
-        dataset.PixelData = pixels[index]
-        path = folder / f'{number:06}.dcm'
-        dataset.save_as(path)
-        numbers = {**member.numbers, 'ImagePositionPatient': frame.position}
-        found.append(replace(member, path=path, numbers=numbers, frames=()))
-    size = stack.n_slices
-    return tuple(tuple(found[start : start + size]) for start in range(0, len(found), size))
-
-
-def _order(stack: Stack) -> list[tuple[int, int]]:
-    """Time point and index of each frame, by time point and then from the lowest slice up."""
-    frames = stack.first.frames
-    normal = slice_normal(stack.first)
-    heights = np.array([float(np.dot(frame.position, normal)) for frame in frames])
-    levels = np.array(stack.heights_mm)
-    level_of = np.abs(heights[:, None] - levels).argmin(axis=1)
-    columns: list[list[int]] = [[] for _ in levels]
-    by_time = sorted(
-        range(len(frames)), key=lambda at: (frames[at].temporal_index or 0, frames[at].time_s or 0)
-    )
-    for index in by_time:
-        columns[level_of[index]].append(index)
-    return [
-        (time_point, column[time_point])
-        for time_point in range(stack.n_frames)
-        for column in columns
-    ]
+    return dataset, pixels, scales
 
 
 def _frames_of(dataset: Dataset, n_frames: int) -> list[bytes]:
@@ -110,23 +106,31 @@ def _frames_of(dataset: Dataset, n_frames: int) -> list[bytes]:
     return frames
 
 
-def _scale(group: Dataset) -> tuple[float, float] | None:
-    items: Any = group.get('PixelValueTransformationSequence')
-    if not items:
-        return None
-    return float(items[0].RescaleSlope), float(items[0].RescaleIntercept)
+def _group_scale(*groups: Dataset) -> tuple[float, float] | None:
+    name = 'PixelValueTransformationSequence'
+    return _scale([item for group in groups for item in group.get(name, ())])
 
 
-def _make_classic(dataset: Dataset, member: Instance) -> None:
+def _scale(items: list[Dataset]) -> tuple[float, float] | None:
+    found = [item for item in items if all(name in item for name in SCALE)]
+    return (float(found[0].RescaleSlope), float(found[0].RescaleIntercept)) if found else None
+
+
+def _describe(dataset: Dataset, member: Instance, number: int, index: int) -> None:
+    """Say in the words of a classic file what groups said of a slice."""
     from pydicom.uid import UID
+    from pydicom.valuerep import DSfloat
 
-    dataset.SOPClassUID = MR_IMAGE
-    dataset.file_meta.MediaStorageSOPClassUID = UID(MR_IMAGE)
-    for name in ('ScanningSequence', 'SequenceVariant'):
+    dataset.SOPClassUID = UID(IMAGE_OF[member.text('Modality')])
+    dataset.SOPInstanceUID = f'{member.text("SeriesInstanceUID")[:UID_LETTERS]}.{index + 1}'
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.InstanceNumber = number
+    for name in TEXTS:
         if member.words(name):
             setattr(dataset, name, list(member.words(name)))
-    for name in ('RepetitionTime', 'EchoTime', 'FlipAngle', 'InversionTime', 'SliceThickness'):
-        if member.number(name) is not None:
-            setattr(dataset, name, member.number(name))
-    for name in ('PixelSpacing', 'ImageOrientationPatient'):
-        setattr(dataset, name, list(member.values(name)))
+    for name in NUMBERS:
+        if member.values(name):
+            # Groups may hold more digits than classic files have room for.
+            exact = [DSfloat(value, auto_format=True) for value in member.values(name)]
+            setattr(dataset, name, exact)

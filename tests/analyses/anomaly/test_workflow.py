@@ -211,7 +211,7 @@ def test_settings_of_a_file_that_make_no_sense(dataset, lines, words):
 
 
 def test_methods_name_the_images_and_the_strategy(dataset):
-    (text,) = [found for found in build(dataset).methods if '@baur2021' in found]
+    (text,) = [found.text for found in build(dataset).methods if '@baur2021' in found.text]
     assert 'on T1w, FLAIR and T2w as' in text
     assert 'brought to the template by an affine transform' in text
 

@@ -189,14 +189,14 @@ def test_settings_of_a_file_that_make_no_sense(dataset, line, words):
 
 
 def test_methods_name_the_images_and_the_settings(dataset):
-    (text,) = [found for found in build(dataset).methods if '@buda2019' in found]
+    (text,) = [found.text for found in build(dataset).methods if '@buda2019' in found.text]
     assert 'on FLAIR, with T1w and T1Gd as further channels' in text
     assert 'below 100 mm³ and those whose core was below 0.6 of the most solid one were' in text
     drop(dataset, *NAMES[:2])
     (text,) = [
-        found
+        found.text
         for found in build(dataset, '--lgg-largest-only', '--lgg-no-mirroring').methods
-        if '@buda2019' in found
+        if '@buda2019' in found.text
     ]
     assert 'on FLAIR, also in place of what was missing, with a 2D U-Net' in text
     assert 'not mirrored' in text

@@ -59,7 +59,7 @@ def test_the_tumor_is_left_out_of_registration(dataset):
     subject_wf = pipeline.workflow.get_node('sub_01_wf')
     into = edges_into(subject_wf, subject_wf.get_node('normalize_wf'))
     assert ('tumor_wf', ('outputnode.lesion_mask', 'inputnode.lesion_mask')) in into
-    assert any('left out of the cost' in text for text in pipeline.methods)
+    assert any('left out of the cost' in found.text for found in pipeline.methods)
     room = subject_wf.get_node('tumor_to_template_wf')
     assert {name for name, _ in edges_into(subject_wf, room)} == {'normalize_wf', 'tumor_wf'}
     assert pipeline.locate('neurolesion_wf.sub_01_wf.tumor_to_template_wf.x')[1] == 'tumor'
@@ -72,7 +72,7 @@ def test_what_t1w_alone_shows_is_not_left_out_of_registration(dataset):
     room = pipeline.workflow.get_node('sub_01_wf.tumor_wf')
     into = edges_into(room, room.get_node('outputnode'))
     assert {source for _, (source, _) in into} == {'maps', 'metadata'}
-    assert not any('left out of the cost' in text for text in pipeline.methods)
+    assert not any('left out of the cost' in found.text for found in pipeline.methods)
 
 
 def test_settings_reach_the_child(dataset):

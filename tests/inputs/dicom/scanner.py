@@ -10,6 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
+    EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
     MRImageStorage,
@@ -249,29 +250,25 @@ def header_of(scan: Scan, position: np.ndarray, frame: int, time_s: float, insta
     }  # fmt: skip
 
 
-def enhanced_of(scan: Scan) -> Dataset:
-    """Make one multi-frame file of a whole scan."""
-    dataset = instance_of(scan, scan.positions()[0], 0, 0.0, 1)
+def enhanced_of(scan: Scan, only: int | None = None) -> Dataset:
+    """Make one multi-frame file of a whole scan, or of one of its time points."""
+    dataset = instance_of(scan, scan.positions()[0], only or 0, 0.0, (only or 0) + 1)
     nested = (
         'ImagePositionPatient', 'ImageOrientationPatient', 'PixelSpacing', 'SliceThickness',
         'RepetitionTime', 'EchoTime', 'InversionTime', 'FlipAngle', 'ScanningSequence',
-        'SequenceVariant', 'EchoNumbers', 'AcquisitionTime',
+        'SequenceVariant', 'EchoNumbers', 'AcquisitionTime', 'RescaleSlope', 'RescaleIntercept',
+        'ConvolutionKernel', 'KVP', 'GantryDetectorTilt',
     )  # fmt: skip
     for name in nested:
         if name in dataset:
             delattr(dataset, name)
     parameters = scan.parameters
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
-    dataset.ImageType = ['ORIGINAL', 'PRIMARY', 'M', 'NONE']
-    spin = 'SE' in parameters['ScanningSequence']
-    dataset.EchoPulseSequence = 'SPIN' if spin else 'GRADIENT'
-    dataset.InversionRecovery = 'YES' if 'InversionTime' in parameters else 'NO'
-    dataset.Spoiling = 'RF'
-    shared = {
-        'MRTimingAndRelatedParametersSequence': _items(
-            RepetitionTime=parameters['RepetitionTime'], FlipAngle=parameters['FlipAngle']
-        ),
-        'MREchoSequence': _items(EffectiveEchoTime=parameters['EchoTime']),
+    is_ct = scan.parameters.get('Modality') == 'CT'
+    dataset.SOPClassUID = EnhancedCTImageStorage if is_ct else EnhancedMRImageStorage
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.ImageType = ['ORIGINAL', 'PRIMARY', 'VOLUME' if is_ct else 'M', 'NONE']
+    shared = _ct_groups(parameters) if is_ct else _mr_groups(dataset, parameters)
+    shared |= {
         'PixelMeasuresSequence': _items(
             PixelSpacing=list(scan.spacing[:2]), SliceThickness=scan.spacing[2]
         ),
@@ -279,13 +276,10 @@ def enhanced_of(scan: Scan) -> Dataset:
             ImageOrientationPatient=[*scan.direction[0], *scan.direction[1]]
         ),
     }
-    if 'InversionTime' in parameters:
-        times = [parameters['InversionTime']]
-        shared['MRModifierSequence'] = _items(InversionTimes=times, InversionRecovery='YES')
     dataset.SharedFunctionalGroupsSequence = _items(**shared)
     groups, pixels = [], []
     for frame, time_s in enumerate(scan.times_s):
-        for index, position in enumerate(scan.positions()):
+        for index, position in enumerate(scan.positions() if only in {None, frame} else ()):
             place = [round(float(value), 6) for value in position]
             content = _items(
                 FrameAcquisitionDateTime=f'202003170801{time_s:09.6f}', StackID='1',
@@ -301,6 +295,37 @@ def enhanced_of(scan: Scan) -> Dataset:
     dataset.NumberOfFrames = len(groups)
     dataset.PixelData = b''.join(pixels)
     return dataset
+
+
+def _mr_groups(dataset: Dataset, parameters: dict) -> dict:
+    spin = 'SE' in parameters['ScanningSequence']
+    dataset.EchoPulseSequence = 'SPIN' if spin else 'GRADIENT'
+    dataset.InversionRecovery = 'YES' if 'InversionTime' in parameters else 'NO'
+    dataset.Spoiling = 'RF'
+    groups = {
+        'MRTimingAndRelatedParametersSequence': _items(
+            RepetitionTime=parameters['RepetitionTime'], FlipAngle=parameters['FlipAngle']
+        ),
+        'MREchoSequence': _items(EffectiveEchoTime=parameters['EchoTime']),
+    }
+    if 'InversionTime' in parameters:
+        times = [parameters['InversionTime']]
+        groups['MRModifierSequence'] = _items(InversionTimes=times, InversionRecovery='YES')
+    return groups
+
+
+def _ct_groups(parameters: dict) -> dict:
+    return {
+        'PixelValueTransformationSequence': _items(
+            RescaleSlope=parameters['RescaleSlope'],
+            RescaleIntercept=parameters['RescaleIntercept'], RescaleType='HU',
+        ),
+        'CTReconstructionSequence': _items(ConvolutionKernel=parameters['ConvolutionKernel']),
+        'CTXRayDetailsSequence': _items(KVP=parameters['KVP']),
+        'CTAcquisitionDetailsSequence': _items(
+            GantryDetectorTilt=parameters['GantryDetectorTilt']
+        ),
+    }  # fmt: skip
 
 
 def _items(**values: object) -> list[Dataset]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -141,6 +142,45 @@ def test_a_lying_header_does_not_help_a_bomb(tmp_path, scratch, monkeypatch):
         for number in range(8):
             add(tar, f'{number}.dcm', DICOM + bytes(1 << 20))
     with pytest.raises(BadDataError, match='100 times its size'):
+        find(path, scratch)
+
+
+def test_a_bomb_that_would_only_be_passed_over(tmp_path, scratch, monkeypatch):
+    monkeypatch.setattr(archives, 'SMALL_BYTES', 1 << 20)
+    path = tmp_path / 'bomb.tar.gz'
+    with tarfile.open(path, 'w:gz') as tar:
+        add(tar, 'zeros', bytes(8 << 20))
+        add(tar, '1.dcm')
+    with pytest.raises(BadDataError, match='100 times its size'):
+        find(path, scratch)
+
+
+@pytest.mark.parametrize('kind', [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_names_that_would_fill_the_memory(tmp_path, scratch, kind):
+    path = tmp_path / 'bomb.tar.gz'
+    info = tarfile.TarInfo('name')
+    info.type, info.size = kind, 64 << 20
+    with gzip.open(path, 'wb') as stream:
+        stream.write(info.tobuf())
+        stream.write(bytes(1 << 20))
+    with pytest.raises(BadDataError, match='file name of more than 1048576 letters'):
+        find(path, scratch)
+
+
+@pytest.mark.parametrize('mode', ['w', 'w:gz'])
+@pytest.mark.parametrize('how', ['damaged', 'cut'])
+def test_tar_archives_that_break_between_members(tmp_path, scratch, mode, how):
+    plain, path = tmp_path / 'plain', tmp_path / 'scan.tar'
+    with tarfile.open(plain, 'w') as tar:
+        for number in range(5):
+            add(tar, f'{number}.dcm')
+    with tarfile.open(plain) as tar:
+        at = tar.getmembers()[3].offset
+    content = plain.read_bytes()
+    rest = content[at + 512 :] if how == 'damaged' else b''
+    broken = content[:at] + (os.urandom(512) if rest else b'') + rest
+    path.write_bytes(gzip.compress(broken) if mode == 'w:gz' else broken)
+    with pytest.raises(BadDataError, match='truncated or damaged'):
         find(path, scratch)
 
 

@@ -124,6 +124,25 @@ def test_identifiers_are_found_in_any_text():
     assert not secrets.within('Prisma')
 
 
+def test_short_names_count_where_they_stand_alone():
+    secrets = Identifiers([header(PatientName='Li^An', StationName='MR')])
+    assert secrets.within('coil_Li')
+    assert secrets.within('AN 12')
+    assert not secrets.within('Lite')
+    assert not secrets.within('syngo MR')
+
+
+def test_sentences_are_no_codes():
+    (stack,) = stacks_of(Scan(T2, shape=(4, 4, 8)))
+    said = {
+        'ReceiveCoilName': 'coil of the nice lady', 'ConvolutionKernel': 'H30s',
+        'SoftwareVersions': ['syngo', 'the tall man in the next room'],
+    }  # fmt: skip
+    assert make_sidecar(stack, 'T2w', said, (), Identifiers([])) == {
+        'ConvolutionKernel': 'H30s', 'EchoTime': 0.1,
+    }  # fmt: skip
+
+
 def test_sidecars_take_known_fields_only():
     (stack,) = stacks_of(Scan(T2, shape=(4, 4, 8), changes={'InstitutionName': 'Siemens Clinic'}))
     said = {

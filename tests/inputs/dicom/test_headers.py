@@ -10,7 +10,7 @@ import pydicom.data
 import pytest
 from pydicom.uid import RLELossless
 
-from bids_app.inputs.dicom.classify import classify_study
+from bids_app.inputs.dicom.classify import classify_study, contrast_of
 from bids_app.inputs.dicom.headers import (
     Found,
     Unread,
@@ -105,8 +105,54 @@ def test_multi_frame_file_has_values_of_its_groups(tmp_path):
     assert header.values('PixelSpacing') == scan.spacing[:2]
     assert set(header.words('ScanningSequence')) == {'SE', 'IR'}
     assert len(header.frames) == 2 * scan.shape[2]
-    assert header.frames[-1].position == tuple(scan.positions()[-1])
-    assert header.frames[-1].time_s - header.frames[0].time_s == pytest.approx(6.0)
+    slices = header.slices()
+    assert slices[-1].position == tuple(scan.positions()[-1])
+    assert slices[-1].time_s - slices[0].time_s == pytest.approx(6.0)
+    assert [one.frame for one in slices] == list(range(2 * scan.shape[2]))
+
+
+def enhanced_header(tmp_path, **values):
+    dataset = enhanced_of(Scan(FLAIR))
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    dataset.save_as(tmp_path / '1.dcm', enforce_file_format=True)
+    return read(tmp_path / '1.dcm')
+
+
+def item(**values):
+    dataset = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def test_contrast_agents_of_multi_frame_files_are_codes(tmp_path):
+    coded = item(CodeValue='A-1', CodingSchemeDesignator='99', CodeMeaning='Gadobutrol')
+    header = enhanced_header(tmp_path, ContrastBolusAgentSequence=[coded])
+    assert header.text('ContrastBolusAgent') == 'Gadobutrol'
+    assert enhanced_header(tmp_path).text('ContrastBolusAgent') == ''
+
+
+def test_agents_that_were_not_yet_given(tmp_path):
+    dataset = enhanced_of(Scan(FLAIR))
+    dataset.ContrastBolusAgentSequence = [item(CodeMeaning='Gadobutrol')]
+    usage = item(ContrastBolusAgentNumber=1, ContrastBolusAgentAdministered='NO')
+    for own in dataset.PerFrameFunctionalGroupsSequence:
+        own.ContrastBolusUsageSequence = [usage]
+    dataset.save_as(tmp_path / '1.dcm', enforce_file_format=True)
+    (stack,) = group([read(tmp_path / '1.dcm')]).stacks
+    assert stack.first.text('ContrastBolusAgent') == 'NONE'
+    assert not contrast_of(stack, 'flair')[0]
+
+
+def test_frames_without_a_place_are_no_slices(tmp_path):
+    dataset = enhanced_of(Scan(FLAIR))
+    for own in dataset.PerFrameFunctionalGroupsSequence:
+        own.PlanePositionSequence[0].ImagePositionPatient = []
+    dataset.save_as(tmp_path / '1.dcm', enforce_file_format=True)
+    header = read(tmp_path / '1.dcm')
+    assert isinstance(header, Instance)
+    assert not header.frames
 
 
 def test_many_files_are_read_in_order_by_processes(tmp_path, monkeypatch):

@@ -1,17 +1,15 @@
-"""From DICOM to a valid dataset that gives nobody away, or to one plain line and no file."""
+"""From DICOM to a valid dataset that gives nobody away."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 import stat
 import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -19,9 +17,9 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from bids_app.cli.tools import main
 from bids_app.inputs.dicom import program
 
+from .commands import SMALL, files, images, run, table, validator_errors
 from .scanner import (
     FLAIR,
     HEAD_CT,
@@ -33,43 +31,12 @@ from .scanner import (
     T2,
     Scan,
     Study,
+    enhanced_of,
     spot_of,
     write_scan,
 )
 
 FRAMES = tuple(5.0 * number for number in range(8))
-SMALL = (12, 14, 10)
-
-
-def validator_errors(folder):
-    done = subprocess.run(
-        ['bids-validator-deno', str(folder), '--format', 'json'],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
-    )
-    issues = json.loads(done.stdout)['issues']['issues']
-    return [issue for issue in issues if issue['severity'] == 'error']
-
-
-def run(*arguments):
-    return main(['dicom', *map(str, arguments)])
-
-
-def files(folder):
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()
-    )
-
-
-def images(folder):
-    return [name for name in files(folder) if name.endswith('.nii.gz')]
-
-
-def table(path):
-    lines = [line.split('\t') for line in path.read_text().splitlines()]
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
 def write_visit(folder, study=None, shape=SMALL):
@@ -322,143 +289,6 @@ def test_rules_overrule(t2):
     assert images(t2 / 'bids') == ['sub-01/anat/sub-01_acq-x_FLAIR.nii.gz']
 
 
-def test_bad_series_are_left_out_and_the_others_written(tmp_path, capsys):
-    study = Study()
-    write_scan(tmp_path / 'dicom', Scan(FLAIR, study, 1, SMALL))
-    cut = write_scan(tmp_path / 'dicom', Scan(T2, study, 2, SMALL))[3]
-    cut.write_bytes(cut.read_bytes()[:-20])
-    holes = write_scan(tmp_path / 'dicom', Scan(MPRAGE, study, 3, SMALL))
-    holes[4].unlink()
-    (tmp_path / 'dicom' / 'notes.txt').write_text('no DICOM')
-    assert run(tmp_path / 'dicom', tmp_path / 'bids') == 65
-    told = capsys.readouterr()
-    assert images(tmp_path / 'bids') == ['sub-01/anat/sub-01_FLAIR.nii.gz']
-    lines = told.err.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith('left out: Series 2 (AX T2 TSE) of sub-01: 1 of 10 files are')
-    assert '1 of 10 slices are missing' in lines[1]
-    assert 'passed over: 1 files that are no DICOM' in told.out
-    assert validator_errors(tmp_path / 'bids') == []
-
-
-def test_thousands_of_other_files(t2, capsys):
-    for number in range(3000):
-        (t2 / 'dicom' / f'{number}.txt').write_text('x')
-    assert run(t2 / 'dicom', t2 / 'bids') == 0
-    assert '3000 files that are no DICOM' in capsys.readouterr().out
-
-
-def test_failing_on_the_way_leaves_nothing(t2, monkeypatch, capsys):
-    def full(*arguments, **options):
-        raise OSError(28, 'No space left on device', 'image.nii.gz')
-
-    monkeypatch.setattr(program, 'save_image', full)
-    before = files(t2)
-    assert run(t2 / 'dicom', t2 / 'bids') == 74
-    assert files(t2) == before
-    assert not (t2 / 'bids').exists()
-    assert 'No space left' in capsys.readouterr().err
-
-
-def test_failing_while_publishing_takes_all_back(t2, monkeypatch, capsys):
-    from bids_app.inputs.dicom import dataset
-
-    def full(*arguments):
-        raise OSError(28, 'No space left on device', 'participants.tsv')
-
-    monkeypatch.setattr(dataset, 'add_rows', full)
-    assert run(t2 / 'dicom', t2 / 'bids') == 74
-    assert images(t2 / 'bids') == []
-    assert not (t2 / 'bids' / 'sub-01').exists()
-    assert 'nothing was added' in capsys.readouterr().err
-
-
-def hostile_name(folder):
-    write_scan(folder / 'dicom', Scan({**T2, 'SeriesDescription': 'T2 [red]\x1b[2J'}, shape=SMALL))
-    return (folder / 'dicom', folder / 'bids', '--dry-run')
-
-
-def test_names_cannot_drive_the_terminal(tmp_path, capsys):
-    assert run(*hostile_name(tmp_path)) == 0
-    told = capsys.readouterr().out
-    assert '\x1b[2J' not in told
-    assert '[red]' in told
-
-
-def nothing(folder):
-    return (folder / 'nowhere', folder / 'bids')
-
-
-def no_dicom(folder):
-    (folder / 'dicom').mkdir()
-    (folder / 'dicom' / 'a.txt').write_text('text')
-    return (folder / 'dicom', folder / 'bids')
-
-
-def only_localisers(folder):
-    write_scan(folder / 'dicom', Scan({**T2, 'SeriesDescription': 'localizer'}, shape=SMALL))
-    return (folder / 'dicom', folder / 'bids')
-
-
-def with_t2(folder, *flags):
-    write_scan(folder / 'dicom', Scan(T2, shape=SMALL))
-    return (folder / 'dicom', folder / 'bids', *flags)
-
-
-def other_files(folder):
-    (folder / 'bids').mkdir()
-    (folder / 'bids' / 'thesis.doc').write_text('mine')
-    return with_t2(folder)
-
-
-def derivatives(folder):
-    (folder / 'bids').mkdir()
-    text = '{"Name": "x", "BIDSVersion": "1.11.1", "DatasetType": "derivative"}'
-    (folder / 'bids' / 'dataset_description.json').write_text(text)
-    return with_t2(folder)
-
-
-def a_file(folder):
-    (folder / 'bids').write_text('a file')
-    return with_t2(folder)
-
-
-def strange_subject(folder):
-    (folder / 'bids' / 'sub-01').mkdir(parents=True)
-    text = '{"Name": "x", "BIDSVersion": "1.11.1"}'
-    (folder / 'bids' / 'dataset_description.json').write_text(text)
-    return with_t2(folder, '--participant-label', '01')
-
-
-@pytest.mark.parametrize(
-    ('prepare', 'code', 'words'),
-    [
-        (nothing, 66, 'does not exist'),
-        (no_dicom, 65, 'holds no DICOM file among its 1 files'),
-        (only_localisers, 18, 'None of the 1 series'),
-        (other_files, 73, 'holds files and no dataset_description.json'),
-        (derivatives, 73, 'dataset of derivatives'),
-        (a_file, 73, 'is a file'),
-        (strange_subject, 64, 'has sub-01 already'),
-        (lambda f: with_t2(f, '--participant-label', 'a_b'), 64, 'letters and digits'),
-        (lambda f: with_t2(f, '--session-label', '../x'), 64, 'letters and digits'),
-        (lambda f: with_t2(f, '--subject-map', f / 'bids' / 'map.json'), 64, 'inside the dataset'),
-        (lambda f: with_t2(f, '--map', f / 'none.yml'), 66, 'correct --map'),
-        (lambda f: with_t2(f, '--nprocs', '0'), 64, '--nprocs'),
-        (lambda f: (f / 'x', '/proc/bids'), 66, 'does not exist'),
-        (lambda f: (with_t2(f)[0], '/proc/bids'), 73, '/proc/bids'),
-    ],
-)
-def test_wrong_input_is_one_sentence_and_no_file(tmp_path, capsys, prepare, code, words):
-    arguments = prepare(tmp_path)
-    before = files(tmp_path)
-    assert run(*arguments) == code
-    told = capsys.readouterr().err
-    assert words in told
-    assert len(told.strip().splitlines()) == 1
-    assert files(tmp_path) == before
-
-
 def test_a_dataset_of_others_keeps_its_columns(t2):
     bids = t2 / 'bids'
     bids.mkdir()
@@ -491,25 +321,6 @@ def test_runs_at_the_same_time(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_ended_leaves_no_patient_behind(t2):
-    with tarfile.open(t2 / 'scan.tar', 'w') as content:
-        content.add(t2 / 'dicom', 'dicom')
-    script = (
-        'import sys, time; from bids_app.inputs.dicom import program; '
-        'program.convert = lambda *a: print("now", flush=True) or time.sleep(3); '
-        'program.main(sys.argv[1:])'
-    )
-    command = [sys.executable, '-c', script, t2 / 'scan.tar', t2 / 'bids', '-w', t2 / 'work']
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
-        assert started.stdout.readline() == 'now\n'
-        assert list((t2 / 'work').rglob('*.dcm'))
-        started.terminate()
-        assert started.wait(90) == 143
-    assert not list((t2 / 'work').iterdir())
-    assert not (t2 / 'bids').exists()
-
-
-@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_mprage(shared_data, tmp_path, capsys):
     archive = shared_data / 'dicom' / 't1_mprage_192.tar.xz'
@@ -525,6 +336,32 @@ def test_real_mprage(shared_data, tmp_path, capsys):
     for secret in ('2013', 'Institution', '45152', '1449c1d', '98edede8b2', 'w/o'):
         assert secret not in text
     assert json.loads(text)['InversionTime'] == 0.9
+
+
+def test_long_runs_tell_a_log_how_far_they_are(t2, monkeypatch, capsys):
+    monkeypatch.setattr(program, 'LOG_EVERY_S', 0.0)
+    assert run(t2 / 'dicom', t2 / 'bids') == 0
+    told = capsys.readouterr().out
+    assert f'files seen: {SMALL[2]}\n' in told
+    assert f'headers: {SMALL[2]} of {SMALL[2]}\n' in told
+    assert 'series: 1 of 1\n' in told
+
+
+def test_two_images_of_one_multi_frame_file(tmp_path, capsys):
+    """The second is not taken for a copy of the first when they are imported again."""
+    scan = Scan({**MPRAGE, 'SeriesDescription': 'mprage'}, shape=SMALL, times_s=(0.0, 0.0))
+    dataset = enhanced_of(scan)
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        echo = pydicom.Dataset()
+        echo.EffectiveEchoTime = 2.0 if number < SMALL[2] else 4.0
+        group.MREchoSequence = [echo]
+    (tmp_path / 'dicom').mkdir()
+    dataset.save_as(tmp_path / 'dicom' / '1.dcm', enforce_file_format=True)
+    for state in ('written', 'is there'):
+        assert run(tmp_path / 'dicom', tmp_path / 'bids') == 0
+        assert capsys.readouterr().out.count(f'{state}: ') == 2
+    rows = table(tmp_path / 'bids/sourcedata/dicom_provenance.tsv')
+    assert [row['n_files'] for row in rows] == ['1', '1']
 
 
 def test_multi_part_series_have_one_hash_a_part(tmp_path):

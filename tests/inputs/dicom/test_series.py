@@ -10,7 +10,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from bids_app.inputs.dicom.headers import Found, read_headers
-from bids_app.inputs.dicom.series import group
+from bids_app.inputs.dicom.series import FIRST_LOST, LOSSY, group
 
 from .scanner import (
     FLAIR,
@@ -274,3 +274,17 @@ def test_times_go_on_over_midnight(tmp_path):
     write_scan(tmp_path, Scan(SPGR, times_s=FRAMES, frame_changes=changes))
     (stack,) = grouped(tmp_path).stacks
     assert stack.times is None or stack.times.starts_s == FRAMES
+
+
+def test_files_that_are_numbered_from_two_on_are_doubted(tmp_path):
+    paths = write_scan(tmp_path, Scan(T2))
+    assert grouped(tmp_path).stacks[0].notes == ()
+    paths[0].unlink()
+    (stack,) = grouped(tmp_path).stacks
+    assert not stack.defect
+    assert stack.notes == (FIRST_LOST.format(2),)
+
+
+def test_loss_of_compression_is_noted():
+    (stack,) = stacks_of(Scan(T2, changes={'LossyImageCompression': '01'}))
+    assert stack.notes == (LOSSY,)

@@ -1,0 +1,1 @@
+"""Steps as jobs of a cluster: what each scheduler is told, and how its answers are read."""
