@@ -149,7 +149,9 @@ def train_volumes(
         for run in runs
         for sample in run.validation
     ]
-    healthy = measure_healthy(people, strategy == 'template', options.false_positive_ml)
+    healthy = measure_healthy(
+        people, strategy == 'template', options.false_positive_ml, options.least_spread
+    )
     network = Ensemble([run.average for run in runs])
     tested = [read_sample(volume, reshape) for volume in volumes if volume.patient in labels]
     measured = _measured(network, healthy, tested, runs[0].device)

@@ -10,6 +10,7 @@ import numpy as np
 
 from .model.predict import Ensemble, detect, reconstruct
 from .model.residual import (
+    LEAST_SPREAD,
     Collector,
     Statistics,
     find_threshold,
@@ -91,7 +92,10 @@ def leave_unexplained(network: Autoencoder3d, sample: Sample, device: torch.devi
 
 
 def measure_healthy(
-    people: Sequence[Unlearnt], voxelwise: bool, false_positive_ml: float
+    people: Sequence[Unlearnt],
+    voxelwise: bool,
+    false_positive_ml: float,
+    least_spread: float = LEAST_SPREAD,
 ) -> Healthy:
     """
     Sum up healthy people, and measure each by the statistics of the others.
@@ -104,12 +108,14 @@ def measure_healthy(
         Whether they lie in template space, where each voxel has statistics of its own.
     false_positive_ml : float
         Volume that the threshold leaves in a head on average, in mL.
+    least_spread : float
+        As in `Collector`.
 
     Returns
     -------
     Healthy
     """
-    collector = Collector(voxelwise)
+    collector = Collector(voxelwise, least_spread=least_spread)
     for person in people:
         collector.add(person.smoothed, person.sample.counted)
     maps = []

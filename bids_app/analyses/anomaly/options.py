@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from .model.autoencoder import AutoencoderSpec
+from .model.residual import LEAST_SPREAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ class TrainingOptions:
         Time within which the learning rate falls to 0 and the training ends.
     false_positive_ml : float
         Volume that the threshold leaves in a healthy head, on average, in mL.
+    least_spread : float
+        As in `Collector`.
     seed : int
         Of everything.
     device : str
@@ -43,6 +46,7 @@ class TrainingOptions:
     learning_rate: float = 3e-3
     minutes: float | None = None
     false_positive_ml: float = 1.0
+    least_spread: float = LEAST_SPREAD
     seed: int = 0
     device: str = 'auto'
 
@@ -55,7 +59,7 @@ class TrainingOptions:
         """Put in words what must be the same for an interrupted training to go on."""
         told = asdict(self)
         # Nothing of the networks depends on these.
-        for free in ('device', 'minutes', 'false_positive_ml'):
+        for free in ('device', 'minutes', 'false_positive_ml', 'least_spread'):
             told.pop(free)
         people = [
             [[sample.name, list(sample.values.shape), int(sample.counted.sum())]

@@ -92,7 +92,7 @@ def _options(chosen: argparse.Namespace) -> TrainingOptions:
     from .model.autoencoder import AutoencoderSpec
     from .options import TrainingOptions
 
-    for flag in ('learning_rate', 'minutes', 'false_positive_ml'):
+    for flag in ('learning_rate', 'minutes', 'false_positive_ml', 'least_spread'):
         value = getattr(chosen, flag)
         if value is not None and value <= 0.0:
             raise UsageError(f'--{flag.replace("_", "-")} must be above 0.')
@@ -111,6 +111,7 @@ def _options(chosen: argparse.Namespace) -> TrainingOptions:
         learning_rate=chosen.learning_rate,
         minutes=chosen.minutes,
         false_positive_ml=chosen.false_positive_ml,
+        least_spread=chosen.least_spread,
         seed=chosen.seed,
         device=chosen.device,
     )
@@ -169,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     add('--code', type=counted, default=standard.code, help='channels of the code')
     add('--false-positive-ml', type=float, default=options.false_positive_ml, metavar='ML',
         help='volume of a healthy brain that the threshold marks on average')  # fmt: skip
+    add('--least-spread', type=float, default=options.least_spread, metavar='SHARE',
+        help='least standard deviation of a voxel over healthy people, as a share of the median '
+        'one; 4 or more where they are few, or have lesions')  # fmt: skip
     add('--work-dir', type=Path, help='keeps prepared images (OUT/work); several models may share')
     add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     add('--threads', type=whole, default=0, help='processors; 0: all')

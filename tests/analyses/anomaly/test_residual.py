@@ -50,6 +50,17 @@ def test_few_people_lean_on_the_surroundings() -> None:
     assert found.min() > 0.5 * 0.2 > 5 * alone.min()
 
 
+def test_no_voxel_is_surer_than_the_least_spread_allows() -> None:
+    plain = collect(people(30), voxelwise=True).statistics().sd
+    raised = Collector(True, least_spread=2.0)
+    for residual in people(30):
+        raised.add(residual, np.ones(SHAPE, bool))
+    found = raised.statistics().sd
+    least = 2.0 * float(np.median(plain))
+    assert (plain < least).mean() > 0.4
+    np.testing.assert_allclose(found, np.maximum(plain, least), rtol=1e-5)
+
+
 def test_one_statistic_for_all_voxels_and_shapes() -> None:
     collector = Collector(voxelwise=False)
     rng = np.random.default_rng(1)

@@ -24,8 +24,8 @@ NEIGHBOURHOOD: Final = 3.0
 PRIOR: Final = 8.0
 """Healthy people that the surroundings count for, beside those seen at a voxel itself."""
 
-FLOOR: Final = 0.25
-"""Least standard deviation, as a share of the median one."""
+LEAST_SPREAD: Final = 0.25
+"""Least standard deviation, as a share of the median one, if nothing else is asked for."""
 
 SCORE_SHARE: Final = 1e-3
 """Part of the brain, where the map is highest, that makes the score."""
@@ -80,10 +80,18 @@ class Collector:
         Whether each voxel has statistics of its own, as in template space, or all have the same.
     smoothing : float
         Standard deviation of the smoothing, in voxels.
+    least_spread : float
+        Least standard deviation, as a share of the median one. Far above 1 all voxels have nearly
+        the same: for few people, whose own unmarked lesions would hide those of others.
     """
 
-    def __init__(self, voxelwise: bool, smoothing: float = SMOOTHING) -> None:
-        self.voxelwise, self.smoothing = voxelwise, smoothing
+    def __init__(
+        self,
+        voxelwise: bool,
+        smoothing: float = SMOOTHING,
+        least_spread: float = LEAST_SPREAD,
+    ) -> None:
+        self.voxelwise, self.smoothing, self.least_spread = voxelwise, smoothing, least_spread
         self.count: np.ndarray = np.zeros((1, 1, 1))
         self.total: np.ndarray = np.zeros((1, 1, 1))
         self.squares: np.ndarray = np.zeros((1, 1, 1))
@@ -130,7 +138,8 @@ class Collector:
         return self._made(*_shrink(count, total, squares))
 
     def _made(self, mean: np.ndarray, sd: np.ndarray) -> Statistics:
-        least = max(FLOOR * float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0, 1e-3)
+        median = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
+        least = max(self.least_spread * median, 1e-3)
         return Statistics(
             mean.astype(np.float32), np.maximum(sd, least).astype(np.float32), self.smoothing
         )
