@@ -17,7 +17,16 @@ from typing import Any
 from .. import __version__
 from ..errors import ExitCode
 from .parser import DESCRIPTION, LEVELS, build_parser
-from .values import amount, fraction, memory_gb, number, positive, session_label, subject_label
+from .values import (
+    amount,
+    fraction,
+    memory_gb,
+    number,
+    positive,
+    seed,
+    session_label,
+    subject_label,
+)
 
 SCHEMA_VERSION = '0.5'
 
@@ -33,8 +42,8 @@ _MADE_BY_THE_RUN = frozenset({'output_dir', 'work_dir', 'bids_database_dir'})
 _TEXT = frozenset({None, str, subject_label, session_label})
 _ABOVE_ZERO = {'minimum': 0, 'exclusive-minimum': True}
 _NUMBERS: dict[Any, dict[str, Any]] = {
-    int: {'integer': True},
     positive: {'integer': True, 'minimum': 1},
+    seed: {'integer': True, 'minimum': 0},
     number: _ABOVE_ZERO,
     amount: {'minimum': 0},
     fraction: {**_ABOVE_ZERO, 'maximum': 1, 'exclusive-maximum': True},

@@ -25,7 +25,7 @@ from ..config import (
 from ..errors import ExitCode, UsageError
 from ..inputs.collect import read_filters
 from .room_options import add_room_options
-from .values import memory_gb, positive, session_label, subject_label
+from .values import memory_gb, positive, seed, session_label, subject_label
 
 LEVELS = ('participant', 'group')
 
@@ -122,7 +122,7 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--random-seed',
         metavar='N',
-        type=int,
+        type=seed,
         default=ComputeConfig.random_seed,
         help='seed of every random step (default: %(default)s)',
     )

@@ -41,15 +41,24 @@ def session_label(text: str) -> str:
     return _label('ses', text)
 
 
-def positive(text: str) -> int:
-    """Whole number of at least 1."""
+def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least 1')
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number of at least {least}')
     return value
+
+
+def positive(text: str) -> int:
+    """Whole number of at least 1."""
+    return _whole(text, 1)
+
+
+def seed(text: str) -> int:
+    """Whole number of at least 0."""
+    return _whole(text, 0)
 
 
 def number(text: str) -> float:

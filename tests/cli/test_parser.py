@@ -79,6 +79,7 @@ def test_settings_of_preparation_are_saved_and_checked(tmp_path):
         ([*BASE, '--wrong'], 64),
         ([*BASE, '--mem', 'much'], 64),
         ([*BASE, '--nprocs', '0'], 64),
+        ([*BASE, '--random-seed', '-1'], 64),
         ([*BASE, '--analyses', 'tumour'], 64),
         ([*BASE, '--participant-label', 'a_b'], 64),
         ([*BASE, '--leakage-hematocrit', '42'], 64),
