@@ -1,13 +1,13 @@
 """
-Memory and threads of a run against what it was allowed.
+Memory and processors of a run against what it was allowed.
 
 The demo's first subject is run with ``--nprocs`` and ``--mem``, and the whole process tree is
 looked at up to ten times a second: the memory that it has together (proportional set size, in
-which what processes share counts once), and the threads that run or wait for a processor. A thread
-that hands work on and the one that takes it are both awake for a moment, the longer the busier the
-machine: more threads than allowed in one look of a hundred are let pass. The scheduler, which
-wakes a few times a second, is counted apart from the programs of the steps. For each step the peak
-of its program is set beside what the step declares, by which steps are packed into ``--mem``.
+which what processes share counts once), and the processor time that the programs of the steps
+have taken, of which the most in any second is compared with the threads that they may use. The
+kernel counts it in hundredths of a second, so a few of them are let pass. The scheduler, which
+wakes a few times a second, is counted apart. For each step the peak of its program is set beside
+what the step declares, by which steps are packed into ``--mem``.
 
 Run: ``python benchmarks/allotment.py``, with ``--bids DIR`` on a dataset that is already there.
 """
@@ -31,10 +31,10 @@ from bids_app.pipeline import build_pipeline, configure_nipype, queries_of
 GB = 1e9
 PERIOD_S = 0.1
 ANALYSES = ('leakage', 'tumor')
-# State of a thread, in its stat file, that runs or waits for a processor.
-RUNNING = 'R'
-# Share of looks at a step that may find more threads than it declares.
-MOMENTS = 0.01
+# Over which processor time is measured, and how much more than a thread's full time is let pass.
+WINDOW_S = 1.0
+TOLERANCE = 0.05
+WHOLE = 'whole run'
 
 
 @dataclass
@@ -42,12 +42,24 @@ class Peaks:
     """What was seen of one run."""
 
     memory_gb: float = 0.0
-    threads: int = 0
-    scheduler_threads: int = 0
-    samples: int = 0
-    over: int = 0
     steps_gb: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    steps_threads: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    taken_s: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    """Processor time of each process of a step so far, in s."""
+
+    course: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    """Time of each look at a step, and the processor time of all its processes by then, in s."""
+
+    def processors(self, step: str) -> float:
+        """Most processor time that a step took in a second of its own."""
+        looks = self.course[step]
+        most, start = 0.0, 0
+        for now, taken in looks:
+            while now - looks[start + 1][0] >= WINDOW_S:
+                start += 1
+            before, earlier = looks[start]
+            if now - before >= WINDOW_S:
+                most = max(most, (taken - earlier) / (now - before))
+        return most
 
 
 def memory_gb(pid: int) -> float:
@@ -56,17 +68,6 @@ def memory_gb(pid: int) -> float:
         if line.startswith('Pss:'):
             return int(line.split()[1]) * 1024 / GB
     return 0.0
-
-
-def running_threads(pid: int) -> int:
-    """Threads of a process that run or wait for a processor."""
-    states = []
-    for task in Path(f'/proc/{pid}/task').iterdir():
-        try:
-            states.append((task / 'stat').read_text().rpartition(') ')[2][0])
-        except OSError:
-            continue
-    return states.count(RUNNING)
 
 
 def step_of(process: psutil.Process) -> str | None:
@@ -78,14 +79,13 @@ def step_of(process: psutil.Process) -> str | None:
     return None
 
 
-def sample(tree: psutil.Process, peaks: Peaks, allowed: int) -> None:
+def sample(tree: psutil.Process, peaks: Peaks) -> None:
     """Look at all processes once."""
-    memory, threads, scheduler = 0.0, 0, 0
+    memory = 0.0
     steps_gb: dict[str, float] = defaultdict(float)
-    steps_threads: dict[str, int] = defaultdict(int)
     for process in (tree, *tree.children(recursive=True)):
         try:
-            taken, busy = memory_gb(process.pid), running_threads(process.pid)
+            taken, times = memory_gb(process.pid), process.cpu_times()
             # A worker of the scheduler stands in the folder of its step too.
             program = any('request.json' in part for part in process.cmdline())
             step = step_of(process)
@@ -94,27 +94,23 @@ def sample(tree: psutil.Process, peaks: Peaks, allowed: int) -> None:
         memory += taken
         if step and (program or process.name() != tree.name()):
             steps_gb[step] += taken
-            steps_threads[step] += busy
-            threads += busy
-        else:
-            scheduler += busy
-    peaks.samples += 1
-    peaks.over += threads > allowed
+            for name in (step, WHOLE):
+                peaks.taken_s[name][process.pid] = times.user + times.system
+    now = time.monotonic()
+    for name in (*steps_gb, WHOLE):
+        peaks.course[name].append((now, sum(peaks.taken_s[name].values())))
     peaks.memory_gb = max(peaks.memory_gb, memory)
-    peaks.threads = max(peaks.threads, threads)
-    peaks.scheduler_threads = max(peaks.scheduler_threads, scheduler)
     for step, taken in steps_gb.items():
         peaks.steps_gb[step] = max(peaks.steps_gb[step], taken)
-        peaks.steps_threads[step].append(steps_threads[step])
 
 
-def watch(arguments: list[str], allowed: int) -> Peaks:
+def watch(arguments: list[str]) -> Peaks:
     """Run the app and look at it until it ends."""
     peaks = Peaks()
     run = psutil.Popen([sys.executable, '-m', 'bids_app', *arguments])
     while run.poll() is None:
         started = time.monotonic()
-        sample(run, peaks, allowed)
+        sample(run, peaks)
         time.sleep(max(0.0, PERIOD_S - (time.monotonic() - started)))
     if run.returncode:
         print(f'The run left with {run.returncode}.')
@@ -134,23 +130,19 @@ def declared(arguments: list[str]) -> dict[str, tuple[float, int]]:
 def report(
     peaks: Peaks, needs: dict[str, tuple[float, int]], nprocs: int, limit_gb: float
 ) -> bool:
-    print('\nstep               peak GB  declared GB  threads  declared  looks over')
+    print('\nstep               peak GB  declared GB  processors  declared')
     good = True
     for step, taken in peaks.steps_gb.items():
         gb, threads = needs[step]
-        seen = peaks.steps_threads[step]
-        over = sum(count > threads for count in seen)
-        good &= taken <= gb and over <= MOMENTS * len(seen)
-        print(
-            f'{step:18} {taken:7.2f} {gb:12.2f} {max(seen):8} {threads:9} {over:5} of {len(seen)}'
-        )
+        used = peaks.processors(step)
+        good &= taken <= gb and used <= threads * (1 + TOLERANCE)
+        print(f'{step:18} {taken:7.2f} {gb:12.2f} {used:11.2f} {threads:9}')
+    used = peaks.processors(WHOLE)
     fits = peaks.memory_gb <= limit_gb
-    calm = peaks.over <= MOMENTS * peaks.samples
+    calm = used <= nprocs * (1 + TOLERANCE)
     print(
         f'{"met " if fits else "MISS"} --mem {limit_gb:g} GB: {peaks.memory_gb:.2f} GB at most\n'
-        f'{"met " if calm else "MISS"} --nprocs {nprocs}: {peaks.threads} running threads at most '
-        f'(scheduler: {peaks.scheduler_threads}), more than allowed in {peaks.over} of '
-        f'{peaks.samples} looks'
+        f'{"met " if calm else "MISS"} --nprocs {nprocs}: {used:.2f} processors at most'
     )
     if not good:
         print('MISS a step takes more than it declares.')
@@ -180,7 +172,7 @@ def main() -> int:
                 *('--nprocs', str(nprocs), '--mem', f'{options.mem_gb}GB', '--device', 'cpu'),
             ]
             needs = declared(arguments)
-            met &= report(watch(arguments, nprocs), needs, nprocs, options.mem_gb)
+            met &= report(watch(arguments), needs, nprocs, options.mem_gb)
     return 0 if met else 1
 
 

@@ -30,7 +30,7 @@ from bids_app.analyses import lgg
 from bids_app.analyses.lgg.model.orient import to_slices
 from bids_app.analyses.lgg.model.predict import BATCH, load_network, predict_slices
 from bids_app.analyses.lgg.model.preprocess import prepare_slices, restore, stack_sequences
-from bids_app.analyses.lgg.model.unet2d import Unet2d, Unet2dSpec
+from bids_app.analyses.lgg.model.unet2d import Unet2d, Unet2dSpec, build
 from bids_app.analyses.lgg.options import TrainingOptions
 from bids_app.compute.device import cpu_has_bf16
 from bids_app.compute.weights import find_model, save_weights
@@ -179,7 +179,7 @@ def run_worker(task: str, folder: Path, threads: int) -> dict[str, float]:
 def describe(card_path: Path, images: dict[str, np.ndarray], threads: int) -> None:
     card = json.loads(card_path.read_text())
     spec = Unet2dSpec(**card['unet2d'])
-    size = sum(p.numel() for p in Unet2d(spec.in_channels, spec.width).parameters())
+    size = sum(p.numel() for p in build(spec).parameters())
     shape = 'x'.join(map(str, images['flair'].shape))
     numbers = 'this processor multiplies bfloat16' if cpu_has_bf16() else 'float32'
     print(f'{shape} voxels (slices first), {threads} threads; weights: {card["name"]}')

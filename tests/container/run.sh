@@ -13,7 +13,7 @@
 #   RUN_OPTIONS      options of each run
 #   MAKE_BASE=1      makes the base image from Debian packages first (make_base.sh)
 #   TRACES           words that the image may not hold, such as the host of a registry
-#   ROOMS            analyses that run (default: leakage)
+#   ROOMS            analyses that run (default: leakage tumor)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,7 +21,7 @@ engine=${ENGINE:-podman}
 read -ra engine_options <<< "${ENGINE_OPTIONS:-}"
 read -ra build_options <<< "${BUILD_OPTIONS:-}"
 read -ra run_options <<< "${RUN_OPTIONS:-}"
-read -ra rooms <<< "${ROOMS:-leakage}"
+read -ra rooms <<< "${ROOMS:-leakage tumor}"
 image=localhost/neurolesion:test
 user=12345
 other_user=$((20000 + RANDOM))
