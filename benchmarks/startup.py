@@ -183,24 +183,24 @@ def to_first_step(work: Path, *command: str) -> Taken:
 
 def make_runs(bids: Path, folder: Path, label: str) -> dict[str, Callable[[], Taken]]:
     """Name the runs, in the order of a round, each with what carries it out."""
-    work, index = folder / 'work', folder / 'index'
+    work, index, peer = folder / 'work', folder / 'index', folder / 'peer'
     app = ('-m', 'bids_app', str(bids), str(folder / 'out'), 'participant', '-w', str(work))
     one = (*app, '--analyses', 'leakage', '--device', 'cpu', '--participant-label', label)
     kept = ('--bids-database-dir', str(index))
 
-    def make_index() -> Taken:
+    def make_index(program: str, index: Path) -> Taken:
         shutil.rmtree(index, ignore_errors=True)
-        return to_end('-c', INDEX_PROGRAM, str(bids), str(index))
+        return to_end('-c', program, str(bids), str(index))
 
     return {
         FIRST: lambda: to_first_step(work, *one),
         DRY: lambda: to_end(*one, '--dry-run'),
         ALL: lambda: to_end('-c', INDEX_PROGRAM, str(bids)),
-        ALL_MADE: make_index,
+        ALL_MADE: lambda: make_index(INDEX_PROGRAM, index),
         ALL_KEPT: lambda: to_end('-c', INDEX_PROGRAM, str(bids), str(index)),
         FIRST_KEPT: lambda: to_first_step(work, *one, *kept),
-        PYBIDS_MADE: lambda: to_end('-c', PYBIDS_PROGRAM, str(bids), str(folder / 'peer')),
-        PYBIDS: lambda: to_end('-c', PYBIDS_PROGRAM, str(bids), str(folder / 'peer')),
+        PYBIDS_MADE: lambda: make_index(PYBIDS_PROGRAM, peer),
+        PYBIDS: lambda: to_end('-c', PYBIDS_PROGRAM, str(bids), str(peer)),
     }
 
 

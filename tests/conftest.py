@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,29 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip('the real data (../shared/data) are not on this machine')
     return SHARED
+
+
+def _validator_issues(folder):
+    done = subprocess.run(
+        ['bids-validator-deno', str(folder), '--format', 'json'],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
+    )
+    return json.loads(done.stdout)['issues']['issues']
+
+
+@pytest.fixture(scope='session')
+def validator_issues():
+    """Everything that the BIDS validator says of a folder."""
+    return _validator_issues
+
+
+@pytest.fixture(scope='session')
+def validate():
+    """Errors that the BIDS validator finds in a folder."""
+    return lambda folder: [i for i in _validator_issues(folder) if i['severity'] == 'error']
 
 
 @dataclass

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +21,6 @@ from ..errors import (
 from .parser import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..config import Config
     from ..inputs.collect import SubjectInputs
     from ..outputs.provenance import RunRecord
@@ -31,9 +28,6 @@ if TYPE_CHECKING:
 
 CONTAINER_TYPE_VARIABLE = 'NEUROLESION_CONTAINER_TYPE'
 CONTAINER_TAG_VARIABLE = 'NEUROLESION_CONTAINER_TAG'
-
-# Lies beside an index that was made to its end.
-INDEX_READY = '.neurolesion-index'
 
 
 @dataclass(frozen=True)
@@ -140,25 +134,7 @@ def _collect(config: Config) -> list[SubjectInputs]:
     from ..inputs.collect import collect_inputs
     from ..pipeline import queries_of
 
-    with _whole_index(config.run.bids_database_dir):
-        return collect_inputs(config.run, queries_of(config.run))
-
-
-@contextmanager
-def _whole_index(folder: Path | None) -> Iterator[None]:
-    """Let one of many runs at once make the index, while the others wait for all of it."""
-    from ..compute.staging import locked
-
-    if folder:
-        # What cannot be made or written is told where the index is opened.
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-    if not folder or (folder / INDEX_READY).exists() or not os.access(folder, os.W_OK):
-        yield
-        return
-    with locked(folder):
-        yield
-        (folder / INDEX_READY).touch()
+    return collect_inputs(config.run, queries_of(config.run))
 
 
 def _build(config: Config, inputs: list[SubjectInputs]) -> Pipeline:

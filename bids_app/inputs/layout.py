@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..compute.staging import locked
 from ..errors import BadDataError, CannotCreateError, InvalidDatasetError, NothingSelectedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bids import BIDSLayout
     from bids.layout import BIDSFile
 
 BIDS_CONFIG = Path(__file__).with_name('bids_config.json')
 
 IGNORED_FOLDERS = ('derivatives', 'sourcedata', 'code', 'stimuli', 'models', 'phenotype')
+
+# Lies beside an index that was made to its end.
+INDEX_READY = '.neurolesion-index'
 
 
 def check_dataset(bids_dir: Path) -> dict[str, Any]:
@@ -118,13 +126,14 @@ def open_layout(
         labels = '|'.join(re.escape(label) for label in subjects)
         ignore.append(re.compile(rf'^/?sub-(?!({labels})(/|$))[^/]+'))
     try:
-        return BIDSLayout(
-            bids_dir,
-            validate=False,
-            config=str(BIDS_CONFIG),
-            database_path=database_dir,
-            indexer=BIDSLayoutIndexer(validate=False, ignore=ignore),
-        )
+        with _whole_index(database_dir):
+            return BIDSLayout(
+                bids_dir,
+                validate=False,
+                config=str(BIDS_CONFIG),
+                database_path=database_dir,
+                indexer=BIDSLayoutIndexer(validate=False, ignore=ignore),
+            )
     except OSError as error:
         broken = re.search(r"filename='([^']+\.json)'", str(error))
         if broken:
@@ -137,6 +146,21 @@ def open_layout(
             f'The index cannot be kept in {database_dir} ({error}): '
             'give --bids-database-dir a folder you can write to.'
         ) from error
+
+
+@contextmanager
+def _whole_index(folder: Path | None) -> Iterator[None]:
+    """Let one of many runs at once make the index, while the others wait for all of it."""
+    if folder:
+        # What cannot be made or written is told where the index is opened.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    if not folder or (folder / INDEX_READY).exists() or not os.access(folder, os.W_OK):
+        yield
+        return
+    with locked(folder):
+        yield
+        (folder / INDEX_READY).touch()
 
 
 def load_images(layout: BIDSLayout) -> list[BIDSFile]:

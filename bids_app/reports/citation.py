@@ -164,22 +164,47 @@ def render_citation(descs: Sequence[str]) -> str:
         opening,
         *dict.fromkeys(' '.join(desc.split()) for desc in descs if desc.strip()),
     ]
-    references = read_references()
-    keys = cited_keys('\n'.join(paragraphs))
-    unknown = [key for key in keys if key not in references]
-    if unknown:
+    body, references = number_citations('\n\n'.join(paragraphs))
+    listed = '\n'.join(f'{n}. {text}' for n, text in enumerate(references.values(), start=1))
+    return f'# Methods\n\n{_NOTE}\n\n{body}\n\n## References\n\n{listed}\n'
+
+
+def number_citations(text: str, link: str = '{number}') -> tuple[str, dict[str, str]]:
+    """
+    Put numbers in place of the keys of a text, in the order in which it cites them.
+
+    Parameters
+    ----------
+    text : str
+        With keys such as ``[@patlak1983]`` or ``[@tofts1999; @parker2006]``.
+    link : str
+        What stands for one reference; ``{number}`` and ``{key}`` are filled in.
+
+    Returns
+    -------
+    text : str
+        With numbers in square brackets.
+    references : dict of str to str
+        Each reference as a sentence, by its key, from number 1 on.
+
+    Raises
+    ------
+    MissingInputError
+        If a key is not in ``templates/references.bib``.
+    """
+    references, keys = read_references(), cited_keys(text)
+    if unknown := [key for key in keys if key not in references]:
         raise MissingInputError(
-            f'{REFERENCES} has no entry {unknown[0]}, which the methods text cites: add it.'
+            f'{REFERENCES} has no entry {unknown[0]}, which a text cites: add it.'
         )
     numbers = {key: number for number, key in enumerate(keys, start=1)}
 
     def numbered(match: re.Match[str]) -> str:
-        found = sorted(numbers[key] for key in cited_keys(match[0]))
-        return f'[{", ".join(map(str, found))}]'
+        found = sorted(cited_keys(match[0]), key=numbers.__getitem__)
+        return f'[{", ".join(link.format(number=numbers[key], key=key) for key in found)}]'
 
-    body = '\n\n'.join(_CITATION.sub(numbered, paragraph) for paragraph in paragraphs)
-    listed = '\n'.join(f'{numbers[key]}. {format_reference(references[key])}' for key in keys)
-    return f'# Methods\n\n{_NOTE}\n\n{body}\n\n## References\n\n{listed}\n'
+    listed = {key: format_reference(references[key]) for key in keys}
+    return _CITATION.sub(numbered, text), listed
 
 
 # Where runs keep ending, one after the other, the next one goes on from here.

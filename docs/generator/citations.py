@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-from bids_app.errors import MissingInputError
-from bids_app.reports.citation import REFERENCES, cited_keys, format_reference, read_references
-
-_CITATION: Final = re.compile(r'\[@[^\]]+\]')
+from bids_app.reports import citation
 
 
 def number_citations(markdown: str) -> str:
@@ -35,21 +29,11 @@ def number_citations(markdown: str) -> str:
     >>> print(number_citations('Patlak [@patlak1983].').splitlines()[0])
     Patlak [[1](#ref-patlak1983)].
     """
-    keys = cited_keys(markdown)
-    if not keys:
+    body, references = citation.number_citations(markdown, '[{number}](#ref-{key})')
+    if not references:
         return markdown
-    references = read_references()
-    if unknown := [key for key in keys if key not in references]:
-        raise MissingInputError(f'{REFERENCES} has no entry {unknown[0]}, which a page cites.')
-    numbers = {key: number for number, key in enumerate(keys, start=1)}
-
-    def numbered(match: re.Match[str]) -> str:
-        found = sorted(cited_keys(match[0]), key=numbers.__getitem__)
-        return '[' + ', '.join(f'[{numbers[key]}](#ref-{key})' for key in found) + ']'
-
     listed = [
-        f'{numbers[key]}. <span id="ref-{key}"></span>{format_reference(references[key])}'
-        for key in keys
+        f'{number}. <span id="ref-{key}"></span>{text}'
+        for number, (key, text) in enumerate(references.items(), start=1)
     ]
-    body = _CITATION.sub(numbered, markdown)
     return f'{body}\n\n## References\n\n' + '\n'.join(listed) + '\n'

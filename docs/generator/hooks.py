@@ -48,7 +48,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def on_page_content(html: str, **_: object) -> str:
     """
-    Turn equations into MathML.
+    Turn equations into SVG pictures.
 
     Parameters
     ----------
@@ -58,6 +58,6 @@ def on_page_content(html: str, **_: object) -> str:
     Returns
     -------
     str
-        The same with MathML.
+        The same with pictures of them.
     """
     return render_equations(html)

@@ -139,6 +139,7 @@ def without_links(number, path):
 
 
 def test_a_file_system_without_links_serves_too(tmp_path):
+    # Only a link tells who was first; without one, several may take themselves to be.
     assert True in at_once(without_links, tmp_path / 'a.txt')
     assert [path.name for path in tmp_path.iterdir()] == ['a.txt']
 

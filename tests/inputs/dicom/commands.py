@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 from bids_app.cli.tools import main
 
 SMALL = (12, 14, 10)
-
-
-def validator_errors(folder):
-    done = subprocess.run(
-        ['bids-validator-deno', str(folder), '--format', 'json'],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
-    )
-    issues = json.loads(done.stdout)['issues']['issues']
-    return [issue for issue in issues if issue['severity'] == 'error']
 
 
 def run(*arguments):

@@ -57,6 +57,14 @@ def converted(tmp_path, scan, kind):
     return stack, convert(stack, kind, tmp_path / 'work')
 
 
+def stacks_of_one_file(dataset, tmp_path, compressed=False):
+    (tmp_path / 'in').mkdir()
+    if compressed:
+        dataset.compress(RLELossless)
+    dataset.save_as(tmp_path / 'in' / '1.dcm', enforce_file_format=True)
+    return read_stacks(tmp_path / 'in', tmp_path / 'scratch')
+
+
 @pytest.mark.parametrize('direction', [AXIAL, SAGITTAL, OBLIQUE])
 @pytest.mark.parametrize('downwards', [False, True])
 def test_spot_is_where_it_was(tmp_path, direction, downwards):
@@ -172,12 +180,7 @@ def test_compressed_files(tmp_path, syntax):
 @pytest.mark.parametrize('times_s', [(0.0,), FRAMES])
 def test_multi_frame_files(tmp_path, times_s, compressed):
     scan = Scan(SPGR, times_s=times_s)
-    (tmp_path / 'in').mkdir()
-    dataset = enhanced_of(scan)
-    if compressed:
-        dataset.compress(RLELossless)
-    dataset.save_as(tmp_path / 'in' / '1.dcm', enforce_file_format=True)
-    (stack,) = read_stacks(tmp_path / 'in', tmp_path / 'scratch')
+    (stack,) = stacks_of_one_file(enhanced_of(scan), tmp_path, compressed)
     assert stack.n_frames == len(times_s)
     done = convert(stack, 'DCE', tmp_path / 'work')
     frames = done.data.reshape(24, 20, 16, -1)
@@ -198,12 +201,7 @@ def test_multi_frame_ct(tmp_path, tilt, heights, compressed):
     parameters = {**HEAD_CT, 'GantryDetectorTilt': tilt}
     scan = Scan(parameters, positions_mm=heights, tilt_deg=tilt)
     classic, plain = converted(tmp_path / 'classic', scan, 'CT')
-    (tmp_path / 'in').mkdir()
-    dataset = enhanced_of(scan)
-    if compressed:
-        dataset.compress(RLELossless)
-    dataset.save_as(tmp_path / 'in' / '1.dcm', enforce_file_format=True)
-    (stack,) = read_stacks(tmp_path / 'in', tmp_path / 'scratch')
+    (stack,) = stacks_of_one_file(enhanced_of(scan), tmp_path, compressed)
     assert classify(stack).kind == classify(classic).kind == 'CT'
     done = convert(stack, 'CT', tmp_path / 'work')
     np.testing.assert_array_equal(done.data, plain.data)
@@ -229,16 +227,13 @@ def test_multi_frame_files_of_one_time_point_each(tmp_path):
 
 
 def test_groups_may_hold_more_digits_than_classic_files(tmp_path):
-    (tmp_path / 'in').mkdir()
     dataset = enhanced_of(Scan({**SPGR, 'EchoTime': 1.8000000715255737}))
-    dataset.save_as(tmp_path / 'in' / '1.dcm', enforce_file_format=True)
-    (stack,) = read_stacks(tmp_path / 'in', tmp_path / 'scratch')
+    (stack,) = stacks_of_one_file(dataset, tmp_path)
     done = convert(stack, 'T1w', tmp_path / 'work')
     assert done.sidecar['EchoTime'] == pytest.approx(0.0018)
 
 
 def test_multi_frame_file_with_magnitude_and_phase(tmp_path):
-    (tmp_path / 'in').mkdir()
     scan = Scan(SPGR, times_s=(0.0, 0.0))
     dataset = enhanced_of(scan)
     half = scan.shape[2]
@@ -247,8 +242,7 @@ def test_multi_frame_file_with_magnitude_and_phase(tmp_path):
         kind.FrameType = ['ORIGINAL', 'PRIMARY', 'T1', 'NONE']
         kind.ComplexImageComponent = 'PHASE' if number >= half else 'MAGNITUDE'
         group.MRImageFrameTypeSequence = [kind]
-    dataset.save_as(tmp_path / 'in' / '1.dcm', enforce_file_format=True)
-    stacks = read_stacks(tmp_path / 'in', tmp_path / 'scratch')
+    stacks = stacks_of_one_file(dataset, tmp_path)
     assert [stack.n_frames for stack in stacks] == [1, 1]
     assert sorted(classify(stack).kind for stack in stacks) == ['', 'T1w']
     magnitude = next(stack for stack in stacks if classify(stack).kind)

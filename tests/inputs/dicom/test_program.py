@@ -19,7 +19,7 @@ from pydicom.uid import generate_uid
 
 from bids_app.inputs.dicom import program
 
-from .commands import SMALL, files, images, run, table, validator_errors
+from .commands import SMALL, files, images, run, table
 from .scanner import (
     FLAIR,
     HEAD_CT,
@@ -88,8 +88,8 @@ def test_names(visit):
     assert images(visit / 'bids') == WRITTEN
 
 
-def test_valid(visit):
-    assert validator_errors(visit / 'bids') == []
+def test_valid(visit, validate):
+    assert validate(visit / 'bids') == []
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_archives(t2, kind):
     assert not list(work.iterdir())
 
 
-def test_labels_sessions_and_one_sequence_at_a_time(tmp_path):
+def test_labels_sessions_and_one_sequence_at_a_time(tmp_path, validate):
     study = Study()
     write_scan(tmp_path / 't2', Scan(T2, study, 1, SMALL))
     write_scan(tmp_path / 'flair', Scan(FLAIR, study, 2, SMALL))
@@ -241,7 +241,7 @@ def test_labels_sessions_and_one_sequence_at_a_time(tmp_path):
         'sub-P7/ses-base/anat/sub-P7_ses-base_T2w.nii.gz',
     ]
     assert len(table(tmp_path / 'bids/participants.tsv')) == 1
-    assert validator_errors(tmp_path / 'bids') == []
+    assert validate(tmp_path / 'bids') == []
 
 
 def test_several_patients_and_visits(tmp_path, capsys):
@@ -322,7 +322,7 @@ def test_runs_at_the_same_time(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_real_mprage(shared_data, tmp_path, capsys):
+def test_real_mprage(shared_data, tmp_path, capsys, validate):
     archive = shared_data / 'dicom' / 't1_mprage_192.tar.xz'
     assert run(archive, tmp_path / 'bids', '-w', tmp_path / 'work') == 0
     assert images(tmp_path / 'bids') == ['sub-01/anat/sub-01_T1w.nii.gz']
@@ -331,7 +331,7 @@ def test_real_mprage(shared_data, tmp_path, capsys):
     np.testing.assert_allclose(image.header.get_zooms(), (0.9, 0.859375, 0.859375), atol=1e-4)
     (person,) = table(tmp_path / 'bids/participants.tsv')
     assert (person['age'], person['sex']) == ('3', 'M')
-    assert validator_errors(tmp_path / 'bids') == []
+    assert validate(tmp_path / 'bids') == []
     text = (tmp_path / 'bids/sub-01/anat/sub-01_T1w.json').read_text()
     for secret in ('2013', 'Institution', '45152', '1449c1d', '98edede8b2', 'w/o'):
         assert secret not in text

@@ -11,7 +11,7 @@ import pytest
 
 from bids_app.inputs.dicom import program
 
-from .commands import SMALL, files, images, run, validator_errors
+from .commands import SMALL, files, images, run
 from .scanner import FLAIR, MPRAGE, T2, Scan, Study, write_scan
 
 
@@ -21,7 +21,7 @@ def t2(tmp_path):
     return tmp_path
 
 
-def test_bad_series_are_left_out_and_the_others_written(tmp_path, capsys):
+def test_bad_series_are_left_out_and_the_others_written(tmp_path, capsys, validate):
     study = Study()
     write_scan(tmp_path / 'dicom', Scan(FLAIR, study, 1, SMALL))
     cut = write_scan(tmp_path / 'dicom', Scan(T2, study, 2, SMALL))[3]
@@ -37,7 +37,7 @@ def test_bad_series_are_left_out_and_the_others_written(tmp_path, capsys):
     assert lines[0].startswith('left out: Series 2 (AX T2 TSE) of sub-01: 1 of 10 files are')
     assert '1 of 10 slices are missing' in lines[1]
     assert 'passed over: 1 files that are no DICOM' in told.out
-    assert validator_errors(tmp_path / 'bids') == []
+    assert validate(tmp_path / 'bids') == []
 
 
 def test_thousands_of_other_files(t2, capsys):
