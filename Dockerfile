@@ -4,6 +4,18 @@
 FROM docker.io/library/python:3.11-slim AS base
 ENV LANG=C.UTF-8
 
+# What draws the interactive views of reports; without it they are nilearn's.
+FROM base AS viewer
+WORKDIR /src
+COPY requirements.lock ./
+COPY javascript/ javascript/
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    --mount=type=secret,id=npmrc,target=/root/.npmrc \
+    python3.11 -m venv /deno \
+    && /deno/bin/pip install --quiet --constraint requirements.lock deno \
+    && { timeout 600 /deno/bin/python javascript/bring.py /niivue \
+        || { mkdir -p /niivue && echo 'Reports will have the simpler views of nilearn.'; }; }
+
 # Everything that Python installs; whatever has no wheel must do without a compiler.
 FROM base AS builder
 ARG DEVICE=cpu
@@ -36,6 +48,7 @@ COPY LICENSE THIRD_PARTY_NOTICES.md README.md ./
 COPY bids_app/ bids_app/
 COPY derivatives_spec/ derivatives_spec/
 COPY templates/ templates/
+COPY --from=viewer /niivue templates/reports/niivue
 ARG VERSION=0.1.0
 # By way of a wheel, so that nothing tells of the folder it was built in.
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \

@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # The thread pools of a test's libraries would fight over the cores that xdist already fills.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint lock docs notices container-test cluster-test boutiques clean
+.PHONY: help setup viewer demo test lint lock docs notices container-test cluster-test boutiques clean
 
 help:
 	@echo "make demo   phantom dataset through the participant and group levels"
@@ -17,12 +17,17 @@ help:
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml javascript/deno.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python javascript/bring.py || echo 'Reports will have the simpler views of nilearn; "make viewer" tries again.'
 	touch $(READY)
+
+# What draws the interactive views of reports.
+viewer: setup
+	$(BIN)/python javascript/bring.py
 
 demo: setup
 	$(BIN)/neurolesion-tools demo $(DEMO)
@@ -38,10 +43,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=docs/generator $(BIN)/mypy docs/generator/*.py
+	MYPYPATH=docs/generator $(BIN)/mypy docs/generator/*.py javascript/bring.py
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/codespell bids_app tests benchmarks docs derivatives_spec templates/reports *.md
+	$(BIN)/codespell bids_app tests benchmarks docs derivatives_spec javascript templates/reports *.md
 	$(BIN)/bosh validate --bids boutiques.json
 
 # Run in a fresh environment after a change of pyproject.toml.

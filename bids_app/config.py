@@ -7,7 +7,6 @@ Importing this module has no effect, and nothing below ``cli`` reads the environ
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +99,9 @@ class RunConfig:
 
     reports_only: bool = False
     """Whether to rewrite the reports from existing derivatives, and stop."""
+
+    report_size_mb: float = 25.0
+    """Size that the interactive views of a subject's page keep to, in MB."""
 
     verbose: int = 0
     """0 progress, 1 each step, 2 Nipype's own log."""
@@ -313,12 +315,55 @@ class AnomalyConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """Settings of the group level."""
+
+    formula: str = ''
+    """Right side of a formula over ``participants.tsv``; empty tests nothing."""
+
+    roc: str = ''
+    """Column of ``participants.tsv`` with two values that metrics should tell apart."""
+
+    positive: str = ''
+    """The value that counts as positive; empty takes the last in alphabetical order."""
+
+    metrics: tuple[str, ...] = ()
+    """Metrics that are tested; empty means all."""
+
+    permutations: int = 1000
+    """Permutations of the tests at voxels; 0 leaves these tests out."""
+
+    smoothing_mm: float = 6.0
+    """Width (FWHM) by which maps are smoothed before these tests, in mm; 0 leaves them as is."""
+
+    tfce: bool = False
+    """Whether these tests use threshold-free cluster enhancement, too."""
+
+    def __post_init__(self) -> None:
+        if self.permutations < 0:
+            raise UsageError(
+                f'group.permutations is {self.permutations}: give how many, or 0 to leave the '
+                'tests at voxels out.'
+            )
+        if not 0 <= self.smoothing_mm < float('inf'):
+            raise UsageError(
+                f'group.smoothing_mm is {self.smoothing_mm:g}: give a width in mm, or 0.'
+            )
+        if self.positive and not self.roc:
+            raise UsageError(
+                'group.positive is a value of the column that group.roc names: give '
+                '--group-positive together with --group-roc.'
+            )
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of one run."""
 
     run: RunConfig
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     prep: PrepConfig = field(default_factory=PrepConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
     leakage: LeakageConfig = field(default_factory=LeakageConfig)
     lgg: LggConfig = field(default_factory=LggConfig)
@@ -331,55 +376,14 @@ class Config:
         return tomli_w.dumps(_plain(dataclasses.asdict(self)))
 
 
-ROOM_SECTIONS = {
+SECTIONS = {
     'prep': PrepConfig,
+    'group': GroupConfig,
     'anomaly': AnomalyConfig,
     'leakage': LeakageConfig,
     'lgg': LggConfig,
     'tumor': TumorConfig,
 }
-
-
-def read_room_settings(path: Path) -> dict[str, dict[str, Any]]:
-    """
-    Read the sections of preparation and rooms of a saved configuration, and nothing else of it.
-
-    Parameters
-    ----------
-    path : Path
-        A ``logs/<run>.toml`` of an earlier run, or one written by hand.
-
-    Returns
-    -------
-    dict
-        Field values per room.
-
-    Raises
-    ------
-    UsageError
-        If the file is absent, is no TOML, or names a room's setting that does not exist.
-    """
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f'{path} cannot be read: give --config-file a TOML file.') from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f'{path} is not valid TOML ({error}).') from error
-    settings: dict[str, dict[str, Any]] = {}
-    for room, section in ROOM_SECTIONS.items():
-        values = content.get(room, {})
-        known = {item.name: item for item in dataclasses.fields(section)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise UsageError(
-                f'{path} sets {room}.{unknown[0]}, which does not exist: '
-                f'choose from {", ".join(sorted(known))}.'
-            )
-        settings[room] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-        }
-    return settings
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -54,7 +54,7 @@ _NUMBERS: dict[Any, dict[str, Any]] = {
 # Exclusive groups of argparse become groups. A pair with a flag stands here instead: bosh 0.5.33
 # ends with a traceback where both members of such a group are given.
 DISABLES = {'analyses': ('prep_only',)}
-REQUIRES = {'tumor_folds': ('tumor_model',)}
+REQUIRES = {'tumor_folds': ('tumor_model',), 'group_positive': ('group_roc',)}
 TOGETHER = {
     'healthy_subjects': (
         'Who is healthy',

@@ -15,17 +15,18 @@ from ..compute.machine import available_memory_gb, cpu_count
 from ..config import (
     REGISTRATION_ENGINES,
     REGISTRATION_QUALITIES,
-    ROOM_SECTIONS,
+    SECTIONS,
     ComputeConfig,
     Config,
     PrepConfig,
     RunConfig,
-    read_room_settings,
 )
 from ..errors import ExitCode, UsageError
 from ..inputs.collect import read_filters
+from .config_file import read_room_settings
+from .group_options import add_group_options
 from .room_options import add_room_options
-from .values import memory_gb, positive, seed, session_label, subject_label
+from .values import memory_gb, number, positive, seed, session_label, subject_label
 
 LEVELS = ('participant', 'group')
 
@@ -134,6 +135,10 @@ def _add_workflow_options(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='rewrite the reports from existing derivatives, and stop',
     )
+    group.add_argument('--report-size-mb', metavar='MB', type=number,
+                       default=RunConfig.report_size_mb,
+                       help="largest size of a subject's page: its interactive views get coarser "
+                       'until they fit (default: %(default)s)')  # fmt: skip
     group.add_argument(
         '--stop-on-first-crash', action='store_true', help='end the run when the first step fails'
     )
@@ -249,6 +254,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_workflow_options(parser)
     _add_prep_options(parser)
     add_room_options(parser)
+    add_group_options(parser)
     _add_compute_options(parser)
     return parser
 
@@ -303,6 +309,7 @@ def parse(argv: list[str] | None = None) -> Config:
         stop_on_first_crash=options.stop_on_first_crash,
         dry_run=options.dry_run,
         reports_only=options.reports_only,
+        report_size_mb=options.report_size_mb,
         verbose=options.verbose,
     )
     compute = ComputeConfig(
@@ -348,10 +355,10 @@ def _analyses(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _sections(options: argparse.Namespace) -> dict[str, Any]:
-    """Take settings of preparation and rooms from the file, then from the flags."""
+    """Take settings of preparation, rooms and group from the file, then from the flags."""
     saved = read_room_settings(options.config_file) if options.config_file else {}
     sections = {}
-    for name, section in ROOM_SECTIONS.items():
+    for name, section in SECTIONS.items():
         values = saved.get(name, {})
         for item in dataclasses.fields(section):
             given = getattr(options, f'{name}_{item.name}', None)

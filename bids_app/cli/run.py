@@ -91,6 +91,9 @@ def _run(config: Config) -> RunOutcome:
     if run.level == 'participant':
         # Matplotlib keeps a list of fonts, by default in the home folder.
         os.environ.setdefault('MPLCONFIGDIR', str(run.work_dir / 'matplotlib'))
+    if run.level == 'group' and (run.output_dir / 'dataset_description.json').is_file():
+        # It says which version wrote the derivatives that are read now.
+        return _group(config)
     write_description(run.output_dir, run.bids_dir, description, _container())
     if run.level == 'group':
         return _group(config)
@@ -284,17 +287,18 @@ def _execute(pipeline: Pipeline, config: Config, record: RunRecord) -> None:
 
 def _write_reports(config: Config, subjects: tuple[str, ...]) -> list[Path]:
     from concurrent.futures import ProcessPoolExecutor
+    from itertools import repeat
     from multiprocessing import get_context
 
     from ..reports.subject import write_subject_report
 
-    output = config.run.output_dir
+    output, size = config.run.output_dir, config.run.report_size_mb
     if len(subjects) == 1 or config.compute.nprocs == 1:
-        return [write_subject_report(output, subject) for subject in subjects]
+        return [write_subject_report(output, subject, size) for subject in subjects]
     with ProcessPoolExecutor(
         min(config.compute.nprocs, len(subjects)), mp_context=get_context('spawn')
     ) as pool:
-        return list(pool.map(write_subject_report, [output] * len(subjects), subjects))
+        return list(pool.map(write_subject_report, repeat(output), subjects, repeat(size)))
 
 
 def _participant_outcome(

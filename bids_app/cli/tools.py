@@ -51,6 +51,12 @@ def _templates(argv: Sequence[str]) -> int:
     return templates(argv)
 
 
+def _view(argv: Sequence[str]) -> int:
+    from .view import main as view
+
+    return view(argv)
+
+
 def _weights(argv: Sequence[str]) -> int:
     from .weights import main as weights
 
@@ -63,6 +69,7 @@ PROGRAMS: dict[str, tuple[Program, str]] = {
     'train': (_room_program('train'), 'fit the weights of a room to your data'),
     'evaluate': (_room_program('evaluate'), 'measure how well a room does on your data'),
     'templates': (_templates, 'list, fetch and import templates'),
+    'view': (_view, 'show reports in a browser, with maps at full resolution'),
     'weights': (_weights, 'list, fetch, verify and add public weights'),
 }
 
@@ -83,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog='neurolesion-tools',
-        description='Demo data, DICOM import, training, evaluation, templates and weights of '
-        'neurolesion.',
+        description='Demo data, DICOM import, training, evaluation, templates, weights and '
+        'reports of neurolesion.',
         epilog='\n'.join(f'  {name:10} {text}' for name, (_, text) in PROGRAMS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

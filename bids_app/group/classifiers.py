@@ -1,8 +1,9 @@
 """
 Classifiers of subjects, tuned and tested on subjects that they have not seen.
 
-Everything that learns from labels or from other subjects (scaling, choice of features,
-oversampling, tuning) does so inside the folds. A patient's sessions are never on both sides.
+Everything that learns from labels or from other subjects (medians for what is missing, scaling,
+choice of features, oversampling, tuning) does so inside the folds. A patient's sessions are never
+on both sides.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scipy.special import expit
 from sklearn import config_context
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -215,7 +217,7 @@ def tuning_space(family: str, n_features: int) -> dict[str, Any]:
 
 def make_pipeline(family: str, settings: Settings, seed: int) -> Pipeline:
     """
-    Chain what learns: scaling, choice of features, oversampling, classifier.
+    Chain what learns: medians for what is missing, scaling, choice, oversampling, classifier.
 
     Parameters
     ----------
@@ -233,6 +235,7 @@ def make_pipeline(family: str, settings: Settings, seed: int) -> Pipeline:
     """
     # Smoothing draws new rows from a kernel around those of the smaller class; 0 repeats them.
     return Pipeline([
+        ('fill', SimpleImputer(strategy='median', keep_empty_features=True)),
         ('scale', StandardScaler()),
         ('choose', SelectKBest(_separation, k=settings['n_kept'])),
         ('balance', RandomOverSampler(random_state=seed, shrinkage=settings['smoothing'])),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import BadDataError, MissingInputError
 from ..evaluation.discrimination import CONFIDENCE
-from ..inputs.labels import MISSING_VALUES, read_labels
+from ..inputs.labels import read_labels
+from ..inputs.participants import MISSING_VALUES
 from ..reports.classification import CHOSEN, Classification
 from ..reports.collect import as_number
 from .acquisition import known_fields, read_acquisition

@@ -23,7 +23,7 @@ from .classifiers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..inputs.labels import HealthLabels
     from .features import FeatureTables, SessionKey
@@ -157,9 +157,30 @@ def cross_validate(
         One for each set. `CHOSEN` is in each fold the kind of classifier that did best inside
         its training rows.
     """
+    sets = [(subset, tables.matrix(subset.modalities, subset.sessions)) for subset in usable]
+    return predict_sets(sets, seed, nprocs)
+
+
+def predict_sets(
+    sets: Sequence[tuple[ModalitySet, np.ndarray]], seed: int, nprocs: int
+) -> list[Predictions]:
+    """
+    Predict each row of several sets by classifiers that have not seen its subject.
+
+    Parameters
+    ----------
+    sets : sequence of (ModalitySet, ndarray)
+        Labels, and features of shape (n_sessions, n_features).
+    seed, nprocs : int
+        As `cross_validate` takes them.
+
+    Returns
+    -------
+    list of Predictions
+        As `cross_validate` gives.
+    """
     tasks = []
-    for subset in usable:
-        features = tables.matrix(subset.modalities, subset.sessions)
+    for subset, features in sets:
         for train, test in patient_folds(subset.patients, subset.is_ill, OUTER_FOLDS, seed):
             tasks += [
                 FoldTask(family, features, subset.is_ill, subset.patients, train, test, seed)
@@ -167,7 +188,7 @@ def cross_validate(
             ]
     results = iter(zip(tasks, run_cases(run_fold, tasks, nprocs, 'Classifiers'), strict=True))
     predictions = []
-    for subset in usable:
+    for subset, _ in sets:
         folds = np.zeros(len(subset.sessions), int)
         found = {name: np.empty(len(folds)) for name in (*FAMILIES, CHOSEN)}
         for fold in range(OUTER_FOLDS):
@@ -203,18 +224,12 @@ def rate(item: Predictions, tables: FeatureTables, seed: int) -> list[Rating]:
         `CHOSEN` first.
     """
     subset = item.subset
-    _, first = np.unique(subset.patients, return_index=True)
-    is_ill, folds = subset.is_ill[first], item.folds[first]
-    ratings = []
-    for name in (CHOSEN, *FAMILIES):
-        means = patient_means(item.by_classifier[name], subset.patients)
-        measured = discrimination(means, is_ill, seed, folds)
-        measured = widen_for_folds(measured, OUTER_FOLDS)
-        roc = roc_points(means, is_ill, folds)
-        ratings.append(Rating(subset.modalities, name, *subset.counts(), measured, roc))
+    ratings = rate_classifiers(item, seed)
     scores = anomaly_scores(subset, tables)
     if np.isfinite(scores).all():
         means = patient_means(scores, subset.patients)
+        _, first = np.unique(subset.patients, return_index=True)
+        is_ill = subset.is_ill[first]
         measured, roc = discrimination(means, is_ill, seed), roc_points(means, is_ill)
         ratings.append(
             Rating(
@@ -226,6 +241,33 @@ def rate(item: Predictions, tables: FeatureTables, seed: int) -> list[Rating]:
                 has_operating_point=False,
             )
         )
+    return ratings
+
+
+def rate_classifiers(item: Predictions, seed: int) -> list[Rating]:
+    """
+    Measure how well the classifiers of a set tell two classes apart, without any score beside.
+
+    Parameters
+    ----------
+    item, seed
+        As `rate` takes them.
+
+    Returns
+    -------
+    list of Rating
+        `CHOSEN` first.
+    """
+    subset = item.subset
+    _, first = np.unique(subset.patients, return_index=True)
+    is_ill, folds = subset.is_ill[first], item.folds[first]
+    ratings = []
+    for name in (CHOSEN, *FAMILIES):
+        means = patient_means(item.by_classifier[name], subset.patients)
+        measured = discrimination(means, is_ill, seed, folds)
+        measured = widen_for_folds(measured, OUTER_FOLDS)
+        roc = roc_points(means, is_ill, folds)
+        ratings.append(Rating(subset.modalities, name, *subset.counts(), measured, roc))
     return ratings
 
 

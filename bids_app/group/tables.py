@@ -1,48 +1,34 @@
-"""One table of every metric of every room, over all subjects, sessions and runs."""
+"""The group level: one table of every metric of every room, and what is computed from it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..compute.images import write_text
 from ..errors import MissingInputError
+from ..outputs.group_tables import METRICS, load_tables, write_dictionary
 from ..outputs.spec import all_specs
 from ..reports.classification import view_classification
-from ..reports.collect import (
-    MISSING,
-    RoomRun,
-    RunKey,
-    add_metrics,
-    all_metrics,
-    bare_label,
-    find_subjects,
-    read_table,
-)
+from ..reports.collect import all_metrics, bare_label, find_subjects
 from ..reports.group import write_group_report
+from .design import FLAG as FORMULA_FLAG
+from .map_sections import template_sections
+from .participants import Participants, read_participants
+from .reading import Readings, Row, read_subjects, wanted_subjects
+from .roc import FLAG as ROC_FLAG
+from .sections import reading_warnings, statistics_sections
+from .statistics import compute_statistics
+from .statistics_tables import write_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from ..config import Config
     from ..reports.classification import ClassificationView
     from .classify import GroupClassification
-
-TABLE = Path('phenotype') / 'neurolesion.tsv'
-KEY_COLUMNS = {
-    'participant_id': 'Subject',
-    'session_id': 'Session; n/a where the subject has none',
-    'scan': (
-        'Entities that tell several scans of one session apart, such as run-2; '
-        'n/a where there is one scan'
-    ),
-}
-
-# Spatial preparation is done once a session, so each run of the session gets its numbers.
-SHARED_ROOM = 'prep'
 
 GROUP_COLUMN = 'group'
 """Column of participants.tsv by which plots are split."""
@@ -63,14 +49,15 @@ class GroupResult:
 
 def run_group(config: Config) -> GroupResult:
     """
-    Write the group's table and page for one configuration.
+    Gather the tables of all subjects and write the group's tables, maps and page.
 
     Parameters
     ----------
     config : Config
         ``run.bids_dir`` gives participants.tsv, ``run.output_dir`` the derivatives, and
-        ``run.participant_label`` the subjects wanted. Where ``anomaly.label_column`` is set,
-        classifiers are tested on the features of the anomaly room.
+        ``run.participant_label`` and ``run.session_label`` those wanted. Section ``group`` says
+        what is tested. Where ``anomaly.label_column`` is set, classifiers are tested on the
+        features of the anomaly room.
 
     Returns
     -------
@@ -79,176 +66,107 @@ def run_group(config: Config) -> GroupResult:
     Raises
     ------
     MissingInputError
-        If there are no participant-level results.
-    NeurolesionError
-        If classifiers were asked for and cannot be tested; nothing is written then.
+        If there are no participant-level results, or no participants.tsv where it is needed.
+    UsageError, BadDataError
+        If what was asked for cannot be computed; nothing is written then.
     """
-    run, classified = config.run, None
-    if config.anomaly.label_column:
-        # Scikit-learn and Optuna take seconds to load, and few runs need them.
-        from .classify import classify
-
-        wanted = _wanted_subjects(run.output_dir, run.participant_label)
-        classified = classify(config, wanted)
-    return write_group(run.output_dir, run.bids_dir, run.participant_label, classified)
-
-
-def _wanted_subjects(output_dir: Path, subjects: Sequence[str]) -> list[str]:
-    wanted = [bare_label(label) for label in subjects]
-    return [label for label in find_subjects(output_dir) if not wanted or label in wanted]
-
-
-def write_group(
-    output_dir: Path,
-    bids_dir: Path | None = None,
-    subjects: Sequence[str] = (),
-    classified: GroupClassification | None = None,
-) -> GroupResult:
-    """
-    Gather the tables of all subjects and write the group's table, dictionary and page.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Root of the derivatives dataset.
-    bids_dir : Path, optional
-        Root of the raw dataset, for participants.tsv and to know which subjects are missing.
-    subjects : sequence of str, optional
-        Labels to take; all by default.
-    classified : GroupClassification, optional
-        What classifiers say, for tables of their own and a section of the page.
-
-    Returns
-    -------
-    GroupResult
-
-    Raises
-    ------
-    MissingInputError
-        If there are no participant-level results.
-    """
-    rows = [
-        row
-        for subject in _wanted_subjects(output_dir, subjects)
-        for row in subject_rows(output_dir, subject)
-    ]
-    if not rows:
-        raise MissingInputError(
-            f'{output_dir} holds no results of single subjects (no sub-*_scans.tsv with values): '
-            f'run neurolesion at the participant level first.'
-        )
-    participants = read_participants(bids_dir, output_dir)
-    known = _known_subjects(participants, bids_dir, output_dir)
-    if subjects:
-        known = {f'sub-{bare_label(label)}' for label in subjects}
-    missing = sorted(known - {row['participant_id'] for row in rows})
-    table = output_dir / TABLE
-    write_text(table, _as_tsv(rows))
-    write_text(table.with_suffix('.json'), json.dumps(data_dictionary(), indent=2) + '\n')
+    run, settings = config.run, config.group
+    readings = _read(config)
+    needed_for = FORMULA_FLAG if settings.formula else ROC_FLAG if settings.roc else ''
+    participants = read_participants(run.bids_dir, run.output_dir, needed_for)
+    found = compute_statistics(config, readings, participants)
+    classified = _classify(config)
+    known = _known_subjects(participants, run.bids_dir, run.output_dir)
+    if run.participant_label:
+        known = {f'sub-{bare_label(label)}' for label in run.participant_label}
+    missing = sorted(known - set(readings.subjects()))
+    table = write_metrics(run.output_dir, readings.rows)
+    tables = write_statistics(run.output_dir, found)
     column = classified.labels.column if classified else GROUP_COLUMN
-    groups = {
-        label: cells[column]
-        for label, cells in participants.items()
-        if cells.get(column, MISSING) not in {MISSING, ''}
-    }
-    view = _write_classified(output_dir, classified) if classified else None
-    page = write_group_report(output_dir, rows, groups, column, missing, TABLE, view)
-    return GroupResult(table, page, missing, view.rivals if view else [])
+    groups = {name: row[column] for name, row in participants.rows.items() if row.get(column)}
+    view = _write_classified(run.output_dir, classified) if classified else None
+    warnings = reading_warnings(run.output_dir, readings)
+    subjects = wanted_subjects(run.output_dir, run.participant_label)
+    maps = template_sections(config, subjects, found.design)
+    page = write_group_report(
+        run.output_dir,
+        readings.rows,
+        groups,
+        column,
+        missing,
+        table,
+        view,
+        [*statistics_sections(run.output_dir, found, tables), *maps],
+        warnings,
+    )
+    said = [*warnings, *(view.rivals if view else [])]
+    return GroupResult(run.output_dir / table, page, missing, said)
+
+
+def _read(config: Config) -> Readings:
+    run = config.run
+    readings = read_subjects(run.output_dir, run.participant_label)
+    if run.session_label:
+        wanted = {f'ses-{bare_label(label, "ses")}' for label in run.session_label}
+        rows = [row for row in readings.rows if row['session_id'] in wanted]
+        readings = replace(readings, rows=rows)
+    if not readings.rows:
+        raise MissingInputError(
+            f'{run.output_dir} holds no results of single subjects (no sub-*_scans.tsv with '
+            'values): run neurolesion at the participant level first.'
+        )
+    return readings
+
+
+def _classify(config: Config) -> GroupClassification | None:
+    if not config.anomaly.label_column:
+        return None
+    # Scikit-learn and Optuna take seconds to load, and few runs need them.
+    from .classify import classify
+
+    return classify(config, wanted_subjects(config.run.output_dir, config.run.participant_label))
 
 
 def _write_classified(output_dir: Path, classified: GroupClassification) -> ClassificationView:
     from .classification_tables import write_classification
 
-    paths = write_classification(output_dir / TABLE.parent, classified)
+    folder = output_dir / load_tables()[METRICS].path.parent
+    paths = write_classification(folder, classified)
     tables = {title: path.relative_to(output_dir).as_posix() for title, path in paths.items()}
     return view_classification(replace(classified.found, tables=tables))
 
 
-def subject_rows(output_dir: Path, subject: str) -> list[dict[str, str]]:
+def _known_subjects(participants: Participants, bids_dir: Path, output_dir: Path) -> set[str]:
+    return set(participants.rows) | {
+        f'sub-{label}' for folder in (bids_dir, output_dir) for label in find_subjects(folder)
+    }
+
+
+def write_metrics(output_dir: Path, rows: Sequence[Row]) -> Path:
     """
-    Rows of one subject: one for each session, or for each run where a session has several.
+    Write the table of all metrics with its dictionary.
 
     Parameters
     ----------
     output_dir : Path
         Root of the derivatives dataset.
-    subject : str
-        Label without ``sub-``.
+    rows : sequence of dict
+        Cells as text, all with the same columns.
 
     Returns
     -------
-    list of dict
-        Cells as text by column.
+    Path
+        The table, relative to ``output_dir``.
     """
-    specs = all_specs()
-    root = output_dir / f'sub-{subject}'
-    rows: list[dict[str, str]] = []
-    for folder in [root, *sorted(path for path in root.glob('ses-*') if path.is_dir())]:
-        rooms: dict[tuple[str, RunKey], RoomRun] = {}
-        for table in sorted(folder.glob('*_scans.tsv')):
-            add_metrics(table, rooms, specs)
-        session = folder.name if folder != root else MISSING
-        for scan, metrics in _scans(list(rooms.values())):
-            row = {'participant_id': root.name, 'session_id': session, 'scan': scan}
-            cells = {
-                metric.name: f'{metrics[metric.name]:.6g}' if metric.name in metrics else MISSING
-                for _, metric in all_metrics(specs)
-            }
-            rows.append(row | cells)
-    return rows
-
-
-def _scans(rooms: list[RoomRun]) -> list[tuple[str, dict[str, float]]]:
-    shared: dict[str, float] = {}
-    for room in rooms:
-        if room.spec.room == SHARED_ROOM:
-            shared = room.metrics | shared
-    own = [room for room in rooms if room.spec.room != SHARED_ROOM]
-    if not own:
-        return [(MISSING, shared)] if shared else []
-    names = [room.spec.room for room in own]
-    if len(set(names)) == len(names):
-        # One scan for each room: rooms look at different images, so their entities may differ.
-        merged = dict(shared)
-        for room in own:
-            merged |= room.metrics
-        labels = dict.fromkeys('_'.join(room.run) for room in own if room.run)
-        return [('+'.join(labels) or MISSING, merged)]
-    scans: dict[RunKey, dict[str, float]] = {}
-    for room in sorted(own, key=lambda room: room.run):
-        scans[room.run] = scans.get(room.run, dict(shared)) | room.metrics
-    return [('_'.join(run) or MISSING, metrics) for run, metrics in scans.items()]
-
-
-def read_participants(bids_dir: Path | None, output_dir: Path) -> dict[str, dict[str, str]]:
-    """Cells of participants.tsv by participant, of the raw dataset where it has one."""
-    for folder in (bids_dir, output_dir):
-        path = folder / 'participants.tsv' if folder else None
-        if path and path.is_file():
-            return {
-                f'sub-{bare_label(row["participant_id"])}': row
-                for row in read_table(path)
-                if row.get('participant_id')
-            }
-    return {}
-
-
-def _known_subjects(
-    participants: dict[str, dict[str, str]], bids_dir: Path | None, output_dir: Path
-) -> set[str]:
-    folders = [folder for folder in (bids_dir, output_dir) if folder]
-    return set(participants) | {
-        f'sub-{label}' for folder in folders for label in find_subjects(folder)
-    }
-
-
-def _as_tsv(rows: list[dict[str, str]]) -> str:
+    table = load_tables()[METRICS]
     lines = ['\t'.join(rows[0]), *('\t'.join(row.values()) for row in rows)]
-    return '\n'.join(lines) + '\n'
+    write_dictionary(output_dir, table, data_dictionary())
+    write_text(output_dir / table.path, '\n'.join(lines) + '\n')
+    return table.path
 
 
 def data_dictionary() -> dict[str, Any]:
-    """Content of ``phenotype/neurolesion.json``: every column with its definition and unit."""
+    """Every column of the table of metrics with its definition, unit and aggregation."""
     dictionary: dict[str, Any] = {
         'MeasurementToolMetadata': {
             'Description': (
@@ -257,11 +175,12 @@ def data_dictionary() -> dict[str, Any]:
             )
         }
     }
-    dictionary |= {name: {'Description': text} for name, text in KEY_COLUMNS.items()}
+    dictionary |= load_tables()[METRICS].columns
     for spec, metric in all_metrics(all_specs()):
         dictionary[metric.name] = {
             'LongName': f'{spec.title}: {metric.title}',
             'Description': metric.description,
             'Units': metric.units,
+            'Aggregation': f'{metric.aggregation} over the scans of a session',
         }
     return dictionary

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ..errors import BadDataError, MissingInputError, UsageError
+from ..errors import BadDataError, UsageError
+from .participants import MISSING_VALUES, PARTICIPANT, PARTICIPANTS, list_some, read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-PARTICIPANTS: Final = 'participants.tsv'
-PARTICIPANT: Final = 'participant_id'
-MISSING_VALUES: Final = frozenset({'', 'n/a', 'nan'})
-"""What says that a value is not known, in small letters."""
-
-MOST_SHOWN: Final = 6
-"""Values or columns that a message lists."""
 
 # Columns of RSNA-MICCAI 2021 that a widely copied recipe takes for health.
 _NO_HEALTH = re.compile('mgmt|methylat', re.IGNORECASE)
@@ -85,11 +77,11 @@ def read_labels(bids_dir: Path, column: str, healthy_value: str) -> HealthLabels
     for name in (column, healthy_value):
         _refuse_methylation(name)
     path = bids_dir / PARTICIPANTS
-    columns, rows = _read(path)
+    columns, rows = read_rows(path, 'one that tells healthy subjects from patients')
     if column not in columns or column == PARTICIPANT:
         others = [name for name in columns if name != PARTICIPANT]
         raise UsageError(
-            f'{path} has no column {column!r}; it has {_some(others)}: name one of them that '
+            f'{path} has no column {column!r}; it has {list_some(others)}: name one of them that '
             'tells healthy subjects from patients as label column.'
         )
     labels: dict[str, str] = {}
@@ -103,7 +95,7 @@ def read_labels(bids_dir: Path, column: str, healthy_value: str) -> HealthLabels
             )
     if healthy_value not in labels.values():
         counts = Counter(labels.values()).most_common()
-        held = _some([f'{value!r} ({count})' for value, count in counts])
+        held = list_some([f'{value!r} ({count})' for value, count in counts])
         raise UsageError(
             f'{path} has no healthy rows: the column {column!r} never holds {healthy_value!r} '
             f'but {held}; give the value of healthy subjects as it is written there.'
@@ -120,26 +112,3 @@ def _refuse_methylation(name: str) -> None:
             f'it finds no disease; name a column of {PARTICIPANTS} that tells healthy subjects '
             'from patients as label column.'
         )
-
-
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        with path.open(encoding='utf-8-sig', newline='') as stream:
-            reader = csv.DictReader(stream, delimiter='\t', restval='')
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            f'{path} does not exist: add one with the columns {PARTICIPANT} and one that tells '
-            'healthy subjects from patients.'
-        ) from error
-    except (ValueError, csv.Error, OSError) as error:
-        raise BadDataError(f'{path} is not a readable TSV file ({error}).') from error
-    if PARTICIPANT not in columns:
-        raise BadDataError(f'{path} has no column {PARTICIPANT}: add it, as BIDS asks.')
-    return columns, rows
-
-
-def _some(names: list[str]) -> str:
-    shown = ', '.join(names[:MOST_SHOWN])
-    rest = len(names) - MOST_SHOWN
-    return (shown + (f' and {rest} more' if rest > 0 else '')) or 'nothing'

@@ -108,6 +108,28 @@ def write_description(
     create_text(output_dir / 'README.md', _README)
 
 
+def read_version(output_dir: Path) -> str:
+    """
+    Find which version of this app wrote a derivatives dataset.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Root of the derivatives dataset.
+
+    Returns
+    -------
+    str
+        As ``dataset_description.json`` has it; empty where it does not say.
+    """
+    try:
+        content = json.loads((output_dir / 'dataset_description.json').read_text())
+        tools = [tool for tool in content['GeneratedBy'] if tool['Name'] == NAME]
+        return str(tools[0]['Version'])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return ''
+
+
 def write_root_table(output_dir: Path, name: str, text: str) -> None:
     """
     Write a table that explains files of every subject.

@@ -75,6 +75,29 @@ def _environment() -> Environment:
     return environment
 
 
+def render_page(
+    template: str,
+    context: dict[str, Any],
+    filters: Mapping[str, Callable[..., str]] | None = None,
+) -> str:
+    """
+    Fill a template of ``templates/reports``.
+
+    Parameters
+    ----------
+    template, context, filters
+        As for `fill_page`.
+
+    Returns
+    -------
+    str
+        The page.
+    """
+    environment = _environment()
+    environment.filters.update(filters or {})
+    return environment.get_template(template).render(context)
+
+
 def fill_page(
     path: Path,
     template: str,
@@ -100,9 +123,7 @@ def fill_page(
     Path
         ``path``.
     """
-    environment = _environment()
-    environment.filters.update(filters or {})
-    text = environment.get_template(template).render(context)
+    text = render_page(template, context, filters)
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode('utf-8'))
     return path

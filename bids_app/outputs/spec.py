@@ -17,11 +17,15 @@ from ..errors import UsageError
 ENTITY_ORDER = (
     'sub', 'ses', 'sample', 'task', 'tracksys', 'acq', 'ce', 'trc', 'stain', 'rec', 'dir', 'run',
     'mod', 'echo', 'flip', 'inv', 'mt', 'part', 'proc', 'hemi', 'space', 'split', 'recording',
-    'chunk', 'seg', 'res', 'den', 'from', 'to', 'mode', 'stat', 'model', 'label', 'param', 'desc',
+    'chunk', 'seg', 'res', 'den', 'from', 'to', 'mode', 'contrast', 'stat', 'model', 'label',
+    'param', 'desc',
 )  # fmt: skip
 
 # Folders that BIDS does not know yet.
 FOREIGN_FOLDERS = ('ct',)
+
+# Spec of what is written for all subjects together; it is no room.
+GROUP = 'group'
 
 # Entities of the raw file that its derivatives keep.
 KEPT_ENTITIES = ('sub', 'ses', 'acq', 'ce', 'rec', 'run')
@@ -29,6 +33,9 @@ KEPT_ENTITIES = ('sub', 'ses', 'acq', 'ce', 'rec', 'run')
 # Stands in the spec for what is known only at run time: {space}, the template that a transform
 # comes from or goes to; {image} and {reference}, the images that it connects.
 _PLACEHOLDER = re.compile(r'\{(?P<name>[a-z]+)\}')
+
+# How several numbers may become one.
+AGGREGATIONS = ('mean', 'median', 'min', 'max', 'sum')
 
 _ENTITY = re.compile(r'(?P<key>[a-z]+)-(?P<value>[A-Za-z0-9+]+)')
 
@@ -63,6 +70,12 @@ class Output:
     How a report shows it: ``kind`` (map, overlay, mask, labels, outline, anatomy, table, curve)...
     """
 
+    group: dict[str, Any] | None = None
+    """
+    What the group level makes of it in template space: ``map`` is mean or frequency; ``within``
+    is the key of an output that is 0 where nothing was measured.
+    """
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -72,6 +85,12 @@ class Metric:
     title: str
     description: str
     units: str
+    aggregation: str = 'mean'
+    """How several scans of one session become one number, one of `AGGREGATIONS`."""
+
+    quality: bool = False
+    """Whether it tells how well processing went, and nothing of the brain."""
+
     optional: bool = False
     """Whether it belongs to a kind of image that not every session has."""
 
@@ -125,6 +144,7 @@ def load_spec(room: str) -> Spec:
             standard=entry['standard'],
             resample=entry.get('resample'),
             display=entry.get('display'),
+            group=entry.get('group'),
         )
         for key, entry in content['outputs'].items()
     }
@@ -134,8 +154,8 @@ def load_spec(room: str) -> Spec:
 
 def all_specs() -> list[Spec]:
     """Specs of all rooms, ``prep`` first, then by name."""
-    rooms = sorted((path.stem for path in SPEC_DIR.glob('*.yml')), key=lambda r: (r != 'prep', r))
-    return [load_spec(room) for room in rooms]
+    names = (path.stem for path in SPEC_DIR.glob('*.yml') if path.stem != GROUP)
+    return [load_spec(room) for room in sorted(names, key=lambda r: (r != 'prep', r))]
 
 
 def parse_entities(path: Path | str) -> dict[str, str]:
@@ -219,6 +239,7 @@ def bidsignore_lines() -> list[str]:
         'sub-*/figures',
         'sub-*.html',
         'group*.html',
+        GROUP,
         'CITATION.md',
         '*.lock',
     }

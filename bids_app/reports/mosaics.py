@@ -275,8 +275,16 @@ def opacity(layer: Layer, values: np.ndarray) -> np.ndarray:
     >>> layer = Layer(np.empty(0), 0.0, 100.0, 'inferno', '%')
     >>> opacity(layer, np.array([0.0, 5.0, 12.5, 20.0, 300.0])).round(6).tolist()
     [0.0, 0.0, 0.5, 1.0, 1.0]
+
+    Where the range has its middle at 0, values of both signs fade in.
+
+    >>> opacity(Layer(np.empty(0), -6.0, 6.0, 'RdBu_r', 't'), np.array([-6.0, 0.0, 6.0])).tolist()
+    [1.0, 0.0, 1.0]
     """
-    share = (values - layer.low) / (layer.high - layer.low)
+    if layer.low == -layer.high:
+        share = np.abs(values) / layer.high
+    else:
+        share = (values - layer.low) / (layer.high - layer.low)
     return np.asarray(np.clip((share - CLEAR_SHARE) / (FULL_SHARE - CLEAR_SHARE), 0.0, 1.0))
 
 

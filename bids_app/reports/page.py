@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..outputs.page import fill_page, number, unit
+from ..outputs.page import fill_page, number, render_page, unit
 from .runlog import duration, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ['markdown', 'number', 'unit', 'words', 'write_page']
+__all__ = ['markdown', 'number', 'page_size', 'unit', 'words', 'write_page']
 
 
 def words(name: str) -> str:
@@ -37,6 +37,13 @@ def markdown(text: str) -> str:
     return str(MarkdownIt('commonmark', {'html': False}).render(text))
 
 
+_FILTERS: dict[str, Callable[..., str]] = {
+    'words': words,
+    'duration': duration,
+    'moment': moment,
+}
+
+
 def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
     """
     Fill a template of ``templates/reports`` with the filters of reports.
@@ -51,9 +58,20 @@ def write_page(path: Path, template: str, context: dict[str, Any]) -> Path:
     Path
         ``path``.
     """
-    filters: dict[str, Callable[..., str]] = {
-        'words': words,
-        'duration': duration,
-        'moment': moment,
-    }
-    return fill_page(path, template, context, filters)
+    return fill_page(path, template, context, _FILTERS)
+
+
+def page_size(template: str, context: dict[str, Any]) -> int:
+    """
+    Bytes that `write_page` would write.
+
+    Parameters
+    ----------
+    template, context
+        As for `fill_page`.
+
+    Returns
+    -------
+    int
+    """
+    return len(render_page(template, context, _FILTERS).encode('utf-8'))

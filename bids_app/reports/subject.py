@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config import RunConfig
 from .cards import MODEL_FIELDS, model_cards
 from .charts import LineChart, line_charts
 from .collect import NATIVE, RoomRun, Session, Written, bare_label, collect_subject
 from .figures import MOSAICS, FigureView, fitting_ratio, room_figures, template_checks, warnings_of
 from .flicker import FlickerView
+from .interactive import TEMPLATE, interactive_context
 from .labels import KIND as LABELS
 from .labels import PICTURES, label_figures
 from .overlays import KIND as OVERLAY
@@ -20,7 +22,9 @@ from .overlays import overlay_figures
 from .page import markdown, write_page
 from .registration import PREPARATION, alignment_views, count_frames, registration_views
 from .runlog import RunLog, read_run_log
+from .scripts import house_script
 from .tables import TableView, room_tables
+from .viewer import gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,7 +100,9 @@ class SessionView:
     rooms: list[RoomView]
 
 
-def write_subject_report(output_dir: Path, subject: str) -> Path:
+def write_subject_report(
+    output_dir: Path, subject: str, size_mb: float = RunConfig.report_size_mb
+) -> Path:
     """
     Write ``OUTPUT_DIR/sub-X.html`` from the derivatives and logs that are there.
 
@@ -106,6 +112,8 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
         Root of the derivatives dataset.
     subject : str
         Label, with or without ``sub-``.
+    size_mb : float
+        Size of the page in MB that its interactive views keep to; its pictures are always there.
 
     Returns
     -------
@@ -133,8 +141,13 @@ def write_subject_report(output_dir: Path, subject: str) -> Path:
             (session.label, [path.relative_to(output_dir).as_posix() for path in session.files])
             for session in sessions
         ],
+        'shared': _shared_files(output_dir, log),
+        'copy': house_script('copy.js'),
     }
-    return write_page(output_dir / f'sub-{subject}.html', 'subject.html.j2', context)
+    anchors = [[room.anchor for room in view.rooms] for view in views]
+    gathered = gather(list(zip(sessions, anchors, strict=True)))
+    context |= interactive_context(gathered, output_dir, context, round(size_mb * 1e6))
+    return write_page(output_dir / f'sub-{subject}.html', TEMPLATE, context)
 
 
 def _count_pictures(sessions: list[Session]) -> int:
@@ -265,6 +278,15 @@ def _failure(entry: dict[str, Any], output_dir: Path) -> dict[str, str]:
             href = path.resolve().relative_to(output_dir.resolve()).as_posix()
     fields = {name: str(entry.get(name) or '–') for name in ('session', 'room', 'step', 'cause')}
     return {**fields, 'crash': href or crash or '–', 'href': href}
+
+
+def _shared_files(output_dir: Path, log: RunLog) -> list[str]:
+    """List what the dataset and the subject's run have beside the subject's own files."""
+    names = ['dataset_description.json', 'README.md', 'CITATION.md']
+    names += sorted(path.name for path in output_dir.glob('*_dseg.tsv'))
+    if log.run_id:
+        names += [f'logs/{log.run_id}.{ending}' for ending in ('json', 'toml')]
+    return [name for name in names if (output_dir / name).is_file()]
 
 
 def _warnings(log: RunLog, views: list[SessionView]) -> list[tuple[str, str]]:

@@ -1,5 +1,5 @@
 """
-Table of the libraries in THIRD_PARTY_NOTICES.md, from what is installed and locked.
+Tables of the libraries in THIRD_PARTY_NOTICES.md, from what is installed and locked.
 
 Run it in an environment that was made from ``requirements.lock``; ``--check`` only compares.
 """
@@ -7,6 +7,7 @@ Run it in an environment that was made from ``requirements.lock``; ``--check`` o
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 import tomllib
@@ -22,6 +23,8 @@ REPO: Final = Path(__file__).parents[2]
 NOTICES: Final = REPO / 'THIRD_PARTY_NOTICES.md'
 BEGIN: Final = '<!-- packages: written by docs/generator/notices.py -->'
 END: Final = '<!-- end of packages -->'
+SCRIPTS_BEGIN: Final = '<!-- scripts: written by docs/generator/notices.py -->'
+SCRIPTS_END: Final = '<!-- end of scripts -->'
 
 SPDX: Final = {
     '2-clause bsd': 'BSD-2-Clause',
@@ -62,6 +65,28 @@ READ: Final = {
     'unittest2': 'BSD, without a licence file',
 }
 """Licences that metadata leave open, as the packages' licence files have them."""
+
+
+SCRIPTS: Final = {
+    '@lukeed/csprng': 'MIT',
+    '@lukeed/uuid': 'MIT',
+    '@niivue/niivue': 'BSD-2-Clause',
+    '@ungap/structured-clone': 'ISC',
+    '@zarrita/storage': 'MIT',
+    'array-equal': 'MIT',
+    'fflate': 'MIT',
+    'gl-matrix': 'MIT',
+    'nifti-reader-js': 'MIT',
+    'numcodecs': 'MIT',
+    'reference-spec-reader': 'MIT',
+    'unzipit': 'MIT',
+    'uzip-module': 'MIT',
+    'zarrita': 'MIT',
+}
+"""Licences of what the interactive views of reports hold."""
+
+NOT_BUNDLED: Final = '@rollup/'
+"""Serves those who build NiiVue."""
 
 
 def locked_versions() -> dict[str, str]:
@@ -169,9 +194,32 @@ def packages_table() -> str:
     return table(['package', 'version', 'licence'], rows)
 
 
-def with_table(notices: str) -> str:
+def scripts_table() -> str:
     """
-    Put the table where it belongs.
+    Lay out what ``javascript/bring.py`` fetches.
+
+    Returns
+    -------
+    str
+        Markdown: package, version, licence.
+
+    Raises
+    ------
+    SystemExit
+        If the licence of one is not known.
+    """
+    lock = json.loads((REPO / 'javascript' / 'deno.lock').read_text(encoding='utf-8'))
+    locked = [key.rpartition('@') for key in lock['npm'] if not key.startswith(NOT_BUNDLED)]
+    unknown = sorted({name for name, _, _ in locked} - set(SCRIPTS))
+    if unknown:
+        raise SystemExit(f'The licence of {unknown[0]} is not known: read it, add it to SCRIPTS.')
+    rows = [(name, version, SCRIPTS[name]) for name, _, version in sorted(locked)]
+    return table(['package', 'version', 'licence'], rows)
+
+
+def with_tables(notices: str) -> str:
+    """
+    Put the tables where they belong.
 
     Parameters
     ----------
@@ -183,13 +231,19 @@ def with_table(notices: str) -> str:
     str
         The file as it should be.
     """
-    pattern = re.compile(f'{re.escape(BEGIN)}.*{re.escape(END)}', flags=re.DOTALL)
-    return pattern.sub(lambda _: f'{BEGIN}\n\n{packages_table()}\n\n{END}', notices)
+    for begin, end, lines in (
+        (BEGIN, END, packages_table()),
+        (SCRIPTS_BEGIN, SCRIPTS_END, scripts_table()),
+    ):
+        pattern = re.compile(f'{re.escape(begin)}.*{re.escape(end)}', flags=re.DOTALL)
+        before, after = pattern.split(notices)
+        notices = f'{before}{begin}\n\n{lines}\n\n{end}{after}'
+    return notices
 
 
 def main() -> int:
     """
-    Write the table, or see whether it is up to date.
+    Write the tables, or see whether they are up to date.
 
     Returns
     -------
@@ -200,7 +254,7 @@ def main() -> int:
     parser.add_argument('--check', action='store_true', help='compare, and write nothing')
     options = parser.parse_args()
     old = NOTICES.read_text(encoding='utf-8')
-    new = with_table(old)
+    new = with_tables(old)
     if options.check and old != new:
         print(f'{NOTICES.name} is out of date: run "make notices".')
         return 1

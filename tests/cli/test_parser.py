@@ -80,6 +80,7 @@ def test_settings_of_preparation_are_saved_and_checked(tmp_path):
         ([*BASE, '--mem', 'much'], 64),
         ([*BASE, '--nprocs', '0'], 64),
         ([*BASE, '--random-seed', '-1'], 64),
+        ([*BASE, '--report-size-mb', '0'], 64),
         ([*BASE, '--analyses', 'tumour'], 64),
         ([*BASE, '--participant-label', 'a_b'], 64),
         ([*BASE, '--leakage-hematocrit', '42'], 64),
@@ -91,6 +92,11 @@ def test_wrong_usage_leaves_with_its_code(arguments, code, capsys):
         parse(arguments)
     assert left.value.code == code
     assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_size_of_reports_is_25_mb_unless_asked_otherwise():
+    assert parse(BASE).run.report_size_mb == 25
+    assert parse([*BASE, '--report-size-mb', '7.5']).run.report_size_mb == 7.5
 
 
 def test_help_imports_nothing_heavy():

@@ -112,8 +112,9 @@ def invocation_of(names, choose):
     for members in EXCLUSIVE:
         for name in [name for name in members if name in chosen][1:]:
             del chosen[name]
-    if 'tumor_folds' in chosen:
-        chosen.setdefault('tumor_model', 'model')
+    for name, others in REQUIRES.items():
+        if name in chosen:
+            chosen = dict.fromkeys(others, 'there') | chosen
     return chosen
 
 

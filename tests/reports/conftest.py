@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import nibabel as nib
@@ -19,6 +20,14 @@ TEMPLATE = 'MNI152NLin2009aSym'
 SPACE = {'space': TEMPLATE, 'res': '2'}
 LESION_RAS_MM = np.array([-38.0, 8.0, 28.0])
 LESION_RADIUS_MM = 14.0
+
+# Without a graphics card the browser draws WebGL by itself.
+CHROMIUM_FLAGS = [
+    '--no-sandbox', '--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader',
+]  # fmt: skip
+
+# A machine that does much else at the same time starts programs slowly.
+LAUNCH_MS = 240_000
 
 METRICS = {
     'leakage_rls_median': 2.41,
@@ -228,6 +237,21 @@ def build():
         metrics = METRICS
 
     return Build
+
+
+@pytest.fixture(scope='session')
+def browser():
+    """Chromium without a window; skips where it or Playwright is absent."""
+    program = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    chromium = shutil.which('chromium') or shutil.which('chromium-browser')
+    if chromium is None:
+        pytest.skip('there is no Chromium on this machine')
+    with program.sync_playwright() as started:
+        found = started.chromium.launch(
+            executable_path=chromium, args=CHROMIUM_FLAGS, timeout=LAUNCH_MS
+        )
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope='session')

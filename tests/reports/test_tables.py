@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from bids_app.group.tables import write_group
+from bids_app.config import Config, RunConfig
+from bids_app.group.tables import run_group
 from bids_app.outputs.spec import load_spec, output_path
 from bids_app.reports import cards, tables
 from bids_app.reports.collect import collect_subject
@@ -109,7 +110,7 @@ def test_group_page_counts_in_whole_numbers(tmp_path):
     for subject, count, volume in (('01', 1, 57.25), ('02', 2, 0.0), ('03', 0, 3.1)):
         values = {'tumor_wt_lesions': count, 'tumor_wt_volume': volume}
         write_metrics(tmp_path, subject, values)
-    result = write_group(tmp_path)
+    result = run_group(Config(RunConfig(tmp_path, tmp_path, level='group')))
     page = result.page.read_text(encoding='utf-8')
     chart = page.partition('aria-label="Lesions of each subject"')[2].partition('</svg>')[0]
     ticks = re.findall(r'text-anchor="end">([^<]*)</text>', chart)

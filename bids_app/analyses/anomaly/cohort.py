@@ -15,8 +15,9 @@ from ...compute.training import Report
 from ...config import ANOMALY_MODALITIES, RunConfig
 from ...errors import BadDataError, MissingInputError, NeurolesionError, NothingSelectedError
 from ...inputs.collect import collect_inputs
-from ...inputs.labels import PARTICIPANTS, read_labels
+from ...inputs.labels import read_labels
 from ...inputs.layout import check_dataset
+from ...inputs.participants import PARTICIPANTS
 from ...prep.affine import register_affine
 from ...prep.aligned import move_labels, on_grid
 from ...prep.grids import straighten

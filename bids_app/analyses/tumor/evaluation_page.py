@@ -91,15 +91,12 @@ class BoxChart(NamedTuple):
     Attributes
     ----------
     strip : StripChart
-        Dots and medians.
-    boxes : list of tuple of float
-        Left, right, top and bottom of each region's box from quartile to quartile.
+        Dots, medians and boxes.
     cut : bool
         Whether values of `ABSENT_MM` lie on the upper edge, out of scale.
     """
 
     strip: StripChart
-    boxes: list[tuple[float, float, float, float]]
     cut: bool
 
 
@@ -247,9 +244,9 @@ def box_chart(cases: Sequence[CaseView], regions: Sequence[str], metric: str) ->
         ]  # fmt: skip
     title, unit = SUMMARISED[metric].removesuffix(' (mm)'), 'mm' if in_mm else ''
     strip = StripChart(
-        title, metric, unit, CHARTED[metric], WIDTH, HEIGHT, y, groups, medians, dots
+        title, metric, unit, CHARTED[metric], WIDTH, HEIGHT, y, groups, medians, dots, boxes
     )
-    return BoxChart(strip, boxes, cut)
+    return BoxChart(strip, cut)
 
 
 def _scale(values: Sequence[float], in_mm: bool, height: int) -> tuple[Scale, bool]:
