@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from scipy.stats import false_discovery_control
+
+SIGNIFICANT: Final = 0.05
+"""Adjusted p below which a finding counts."""
 
 
 def false_discovery(p_values: Sequence[float | None]) -> list[float | None]:

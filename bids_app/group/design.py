@@ -11,11 +11,12 @@ import pandas as pd
 
 from ..errors import BadDataError, UsageError
 from ..inputs.participants import list_some
-from .participants import Participants, read_participants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from .participants import Participants
 
 FLAG: Final = '--group-formula'
 INTERCEPT: Final = 'Intercept'
@@ -84,41 +85,6 @@ class Design:
         ]
 
 
-def read_design(
-    bids_dir: Path | None, output_dir: Path, formula: str, wanted: Sequence[str]
-) -> Design:
-    """
-    Read participants.tsv and build the design matrix of a formula.
-
-    Parameters
-    ----------
-    bids_dir, output_dir : Path
-        Roots of the raw dataset, whose participants.tsv is taken, and of the derivatives, whose
-        is taken where the first has none.
-    formula : str
-        Right side of a formula in Wilkinson's notation, such as ``group + age + sex``.
-    wanted : sequence of str
-        Subjects with results, with or without ``sub-``.
-
-    Returns
-    -------
-    Design
-
-    Raises
-    ------
-    MissingInputError
-        If there is no participants.tsv.
-    UsageError
-        If the formula cannot be read or names a column that does not exist.
-    BadDataError
-        If the file has two rows of one participant, a column with one value, no way to tell two
-        columns apart, or too few subjects.
-    """
-    participants = read_participants(bids_dir, output_dir, FLAG)
-    subjects = [f'sub-{name.removeprefix("sub-")}' for name in wanted]
-    return build_design(participants, formula, subjects)
-
-
 def build_design(participants: Participants, formula: str, subjects: Sequence[str]) -> Design:
     """
     Build the design matrix of a formula.
@@ -128,7 +94,7 @@ def build_design(participants: Participants, formula: str, subjects: Sequence[st
     participants : Participants
         With a file.
     formula : str
-        As `read_design` takes it.
+        Right side of a formula in Wilkinson's notation, such as ``group + age + sex``.
     subjects : sequence of str
         Participants with ``sub-``, in the order of the rows.
 
@@ -138,8 +104,10 @@ def build_design(participants: Participants, formula: str, subjects: Sequence[st
 
     Raises
     ------
-    UsageError, BadDataError
-        As `read_design`.
+    UsageError
+        If the formula cannot be read or names a column that does not exist.
+    BadDataError
+        If a column has one value, two columns cannot be told apart, or there are too few subjects.
     """
     if participants.path is None:
         raise ValueError('A design needs participants.tsv.')

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.multiplicity import SIGNIFICANT
 from ..inputs.participants import list_some
 from ..outputs.page import number, unit
 from ..reports.group_sections import (
@@ -17,7 +18,7 @@ from ..reports.group_sections import (
     find_page,
     plain_text,
 )
-from .effects import HEDGES, SIGNIFICANT
+from .effects import HEDGES
 from .section_parts import file_links, interval, metric_labels
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ..evaluation.discrimination import CONFIDENCE, Estimate
-from ..evaluation.multiplicity import false_discovery
+from ..evaluation.multiplicity import SIGNIFICANT, false_discovery
 from .design import LEAST_RANK
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ FEWEST_IN_GROUP: Final = 3
 FEWEST_FREE: Final = 3
 """Degrees of freedom from which on a metric is tested."""
 
-SIGNIFICANT: Final = 0.05
 HEDGES: Final = 'Hedges g'
 PARTIAL: Final = 'partial correlation'
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..compute.images import read_image
+from ..evaluation.multiplicity import SIGNIFICANT
 from ..outputs.spec import GROUP, load_spec
 from ..reports.group_maps import MapPicture, MapStyle, draw_group_map
 from ..reports.group_sections import (
@@ -20,7 +21,6 @@ from ..reports.group_sections import (
 )
 from ..reports.slices import canonical
 from .maps import write_maps
-from .permutation import SIGNIFICANT
 from .voxelwise import write_voxelwise
 
 if TYPE_CHECKING:

@@ -10,13 +10,11 @@ from typing import Final
 import numpy as np
 from scipy import ndimage, stats
 
+from ..evaluation.multiplicity import SIGNIFICANT
 from .design import LEAST_RANK
 
 FORMING_P: Final = 0.001
 """Two-sided p of a voxel from which on it belongs to a cluster."""
-
-SIGNIFICANT: Final = 0.05
-"""Family-wise p below which a finding counts."""
 
 FEWEST_FREE: Final = 3
 """Degrees of freedom without which a standard error means nothing."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ..errors import BadDataError, NeurolesionError
+from ..evaluation.multiplicity import SIGNIFICANT
 from ..inputs.participants import list_some
 from ..outputs.group_files import MapSource, alphanumeric, write_group_map, write_map_table
 from .design import INTERCEPT, Contrast, Design
@@ -16,7 +17,6 @@ from .map_files import FoundMaps, find_maps
 from .maps import KILLED, Grid, read_map, source_fields, template_grid
 from .permutation import (
     FORMING_P,
-    SIGNIFICANT,
     Cluster,
     VoxelTest,
     find_clusters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pandas as pd
 
 from bids_app import __version__
 from bids_app.config import Config, GroupConfig, RunConfig
+from bids_app.group.design import FLAG, Design, build_design
+from bids_app.group.participants import read_participants
 from bids_app.group.tables import GroupResult, run_group
 from bids_app.outputs.spec import load_spec, output_path
 
@@ -28,6 +31,11 @@ class NumberCohort:
     """Metrics by subject with ``sub-`` and session with ``ses-``, which may be empty."""
 
     room: str = 'leakage'
+
+
+def read_design(root: Path, formula: str, subjects: Sequence[str]) -> Design:
+    """Design of a folder's participants.tsv, as a run makes it."""
+    return build_design(read_participants(root, root, FLAG), formula, subjects)
 
 
 def label(number: int) -> str:

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from bids_app.errors import BadDataError, ExitCode, MissingInputError, UsageError
-from bids_app.group.design import read_design
+
+from .stat_cohorts import read_design
 
 ROWS = 12
 
@@ -26,7 +27,7 @@ def table() -> pd.DataFrame:
 def read(table: pd.DataFrame, formula: str, tmp_path, wanted=None):
     text = table.to_csv(sep='\t', index_label='participant_id', na_rep='n/a')
     (tmp_path / 'participants.tsv').write_text(text)
-    return read_design(tmp_path, tmp_path, formula, wanted or list(table.index))
+    return read_design(tmp_path, formula, wanted or list(table.index))
 
 
 def test_columns_and_contrasts(table, tmp_path):
@@ -43,9 +44,10 @@ def test_columns_and_contrasts(table, tmp_path):
     assert design.left_out == {}
 
 
-def test_rows_follow_the_subjects_and_need_no_prefix(table, tmp_path):
-    design = read(table, 'age', tmp_path, ['03', '01', '02', '05', '04', '06'])
-    assert design.subjects == ('sub-03', 'sub-01', 'sub-02', 'sub-05', 'sub-04', 'sub-06')
+def test_rows_follow_the_subjects(table, tmp_path):
+    wanted = ['sub-03', 'sub-01', 'sub-02', 'sub-05', 'sub-04', 'sub-06']
+    design = read(table, 'age', tmp_path, wanted)
+    assert list(design.subjects) == wanted
     assert design.matrix['age'].tolist() == table['age'].loc[list(design.subjects)].tolist()
 
 
@@ -79,7 +81,7 @@ def test_unknown_covariates_leave_subjects_out_and_name_them(table, tmp_path):
 
 def test_missing_participants_file(tmp_path):
     with pytest.raises(MissingInputError, match=r'participants\.tsv does not exist') as caught:
-        read_design(tmp_path, tmp_path, 'group', ['01'])
+        read_design(tmp_path, 'group', ['sub-01'])
     assert '--group-formula' in str(caught.value)
     assert caught.value.code == ExitCode.MISSING_INPUT
 
@@ -87,13 +89,13 @@ def test_missing_participants_file(tmp_path):
 def test_duplicate_ids_with_and_without_prefix(tmp_path):
     (tmp_path / 'participants.tsv').write_text('participant_id\tage\nsub-01\t3\n01\t4\n')
     with pytest.raises(BadDataError, match='more than one row of sub-01'):
-        read_design(tmp_path, tmp_path, 'age', ['01'])
+        read_design(tmp_path, 'age', ['sub-01'])
 
 
 def test_participants_without_ids(tmp_path):
     (tmp_path / 'participants.tsv').write_text('subject\tage\n01\t4\n')
     with pytest.raises(BadDataError, match='no column participant_id'):
-        read_design(tmp_path, tmp_path, 'age', ['01'])
+        read_design(tmp_path, 'age', ['sub-01'])
 
 
 @pytest.mark.parametrize(

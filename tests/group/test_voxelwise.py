@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from bids_app.config import GroupConfig
 from bids_app.errors import UsageError
-from bids_app.group.design import read_design
 from bids_app.group.map_sections import MOST_CLUSTERS, maps_section, voxelwise_section
 from bids_app.group.maps import write_maps
 from bids_app.group.tables import run_group
@@ -20,9 +19,11 @@ from bids_app.group.voxelwise import write_voxelwise
 from bids_app.outputs.spec import GROUP, load_spec
 
 from .map_cohorts import AFFINE, SHAPE, load_data, make_config, write_map
+from .stat_cohorts import read_design
 from .test_tables import scans
 
 SUBJECTS = tuple(f'{index:02}' for index in range(1, 17))
+PARTICIPANTS = [f'sub-{subject}' for subject in SUBJECTS]
 LEFT = np.zeros(SHAPE, bool)
 LEFT[2:5, 8:11, 4:7] = True
 PERMUTATIONS = 100
@@ -49,7 +50,7 @@ def cohort(tmp_path):
 
 def run(root, **settings):
     config = make_config(root, **SETTINGS | settings)
-    design = read_design(root, root, config.group.formula, SUBJECTS)
+    design = read_design(root, config.group.formula, PARTICIPANTS)
     return write_voxelwise(config, design)
 
 
@@ -121,7 +122,7 @@ def test_a_map_that_one_group_has_is_not_tested(cohort):
 def test_too_little_memory_is_said_before_it_is_used(cohort):
     config = make_config(cohort, **SETTINGS)
     config = replace(config, compute=replace(config.compute, mem_gb=1e-4))
-    design = read_design(cohort, cohort, 'group', SUBJECTS)
+    design = read_design(cohort, 'group', PARTICIPANTS)
     made = write_voxelwise(config, design)
     assert made.views == []
     assert '--mem' in made.notes[0]
