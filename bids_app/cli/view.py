@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,9 @@ def main(argv: Sequence[str]) -> int:
         print(
             f'Reports of {root}: {address}\nThe address is for you alone. Ctrl-C ends.', flush=True
         )
+        # A shell lets what it starts in the background ignore Ctrl-C; whoever sends it means it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         if not options.no_browser:
             webbrowser.open(address)
         try:
