@@ -1,0 +1,1 @@
+"""Large-vessel occlusion on non-contrast CT of the head."""

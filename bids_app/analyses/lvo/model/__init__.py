@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: territories, differences, networks and synthetic heads."""
