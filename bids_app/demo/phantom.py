@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from bids_app.compute.head import cord, hull_distance, outside_brain
 from bids_app.config import TEMPLATES_DIR
-from bids_app.demo.head import cord, hull_distance, outside_brain
 from bids_app.demo.vessels import ARTERIES, VEINS, centreline, rasterise, sagittal_sinus
 from bids_app.demo.warp import Warp, lookup
 from bids_app.errors import MissingInputError

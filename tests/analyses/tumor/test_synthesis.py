@@ -10,7 +10,6 @@ from bids_app.analyses.tumor.model.channels import CHANNELS
 from bids_app.analyses.tumor.model.labels import EDEMA, ET, NCR
 from bids_app.analyses.tumor.model.synthesis import KINDS, estimate_tissues, simulate_case
 from bids_app.analyses.tumor.model.synthesis.contrast import Painted, paint_case
-from bids_app.analyses.tumor.model.synthesis.fields import distance_inside, smooth_noise
 from bids_app.analyses.tumor.model.synthesis.shape import (
     LesionPlan,
     choose_centre,
@@ -20,6 +19,7 @@ from bids_app.analyses.tumor.model.synthesis.shape import (
 )
 from bids_app.analyses.tumor.model.synthesis.tissues import CSF, GREY, WHITE
 from bids_app.analyses.tumor.model.synthesis.warp import displacement, pull
+from bids_app.compute.fields import distance_inside, smooth_noise
 from bids_app.errors import BadDataError
 
 SPACING = np.array([2.5, 2.5, 2.5])

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from .....compute.fields import distance_inside, distance_outside, ramp, smooth_noise
 from ..channels import CHANNELS
 from ..labels import EDEMA, ET, NCR
-from .fields import distance_inside, distance_outside, ramp, smooth_noise
 from .tissues import CSF, GREY, WHITE
 
 Range = tuple[float, float]

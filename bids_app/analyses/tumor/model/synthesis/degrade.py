@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .fields import smooth_noise
+from .....compute.fields import smooth_noise
 
 # A Gaussian of this width blurs like a slice of thickness 1.
 SIGMA_OF_SLICE = 0.4

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
+from .....compute.fields import distance_inside, ramp, smooth_noise
 from ..labels import BACKGROUND, EDEMA, ET, NCR
-from .fields import distance_inside, ramp, smooth_noise
 from .tissues import CSF, GREY, WHITE
 
 # How fast edema spreads in each tissue, relative to white matter.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .fields import distance_inside, distance_outside
+from .....compute.fields import distance_inside, distance_outside
 
 # The skull does not give way: nearer to the brain's surface, displacement fades.
 RIGID_RIM_MM = 12.0

@@ -38,13 +38,45 @@ def smooth_noise(
     sigma = scale_mm / step / 2
     coarse = rng.standard_normal(tuple(coarse_shape), dtype=np.float32)
     coarse = ndimage.gaussian_filter(coarse, sigma, mode='wrap')
-    # Axis after axis, as products of small matrices: far faster than sampling point by point.
-    field = coarse
-    for length, zoom in zip(shape, spacing_mm / step, strict=True):
-        places = 1.0 + zoom * np.arange(length)
-        field = np.tensordot(field, _linear_weights(places, field.shape[0]), (0, 1))
+    field = upsample(coarse, shape, spacing_mm / step, 1.0)
     spread = float(coarse.std())
     return np.asarray((field - coarse.mean()) / max(spread, 1e-6), dtype=np.float32)
+
+
+def upsample(
+    coarse: np.ndarray, shape: tuple[int, ...], step: np.ndarray, start: float = 0.0
+) -> np.ndarray:
+    """
+    Interpolate an array linearly on a finer grid.
+
+    Axis after axis, as products of small matrices: far faster than sampling point by point.
+
+    Parameters
+    ----------
+    coarse : ndarray of float32
+        As many dimensions as `shape` has.
+    shape : tuple of int
+        Of the result.
+    step : ndarray of float, shape (n_dimensions,)
+        Samples of `coarse` from one sample of the result to the next.
+    start : float
+        Index in `coarse` of the first sample, on each axis.
+
+    Returns
+    -------
+    ndarray of float32, shape `shape`
+        Places outside `coarse` take the value at its border.
+
+    Examples
+    --------
+    >>> upsample(np.array([0.0, 2.0, 6.0], np.float32), (5,), np.array([0.5]))
+    array([0., 1., 2., 4., 6.], dtype=float32)
+    """
+    field = coarse
+    for length, zoom in zip(shape, step, strict=True):
+        places = start + zoom * np.arange(length)
+        field = np.tensordot(field, _linear_weights(places, field.shape[0]), (0, 1))
+    return field
 
 
 def _linear_weights(places: np.ndarray, n_samples: int) -> np.ndarray:

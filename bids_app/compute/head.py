@@ -1,4 +1,4 @@
-"""What surrounds the brain of the phantom: skull, scalp, face and neck, in MNI space."""
+"""What surrounds the brain of a simulated head: skull, scalp, face and neck, in MNI space."""
 
 from dataclasses import dataclass
 
