@@ -22,6 +22,7 @@ from ..compute.images import (
 from ..errors import BadDataError
 from .brainmask import BrainMask, is_stripped, is_whole_head, mask_brain
 from .check import check_image
+from .ctcheck import check_head, check_values
 from .ctmask import mask_brain_ct
 from .cttarget import HU_RANGE, make_ct_target
 from .grids import straighten
@@ -94,12 +95,17 @@ def strip(request: Request) -> dict[str, Any]:
     source = Path(request['in_file'])
     warnings = check_image(source)
     image, data = _read_upright(source)
+    is_ct = request['contrast'] == 'CT'
+    if is_ct:
+        warnings += check_values(data, image.affine, source)
     found = _find_mask(request, image, data)
     mask, warnings = found.mask, warnings + found.warnings
+    if is_ct:
+        warnings += check_head(data, mask, image.affine, source)
     mask_path = save_image(mask.astype(np.uint8), image, Path(f'{request["mask_key"]}.nii.gz'))
     output = Path(f'{request["image_key"]}.nii.gz')
-    stripped = request['contrast'] != 'CT' and is_stripped(data, _zooms(image))
-    if request['contrast'] == 'CT':
+    stripped = not is_ct and is_stripped(data, _zooms(image))
+    if is_ct:
         save_image(np.round(data).astype(np.int16), image, output)
         brain = np.clip(data, *HU_RANGE) * mask
     elif stripped:

@@ -10,27 +10,15 @@ from scipy.spatial import ConvexHull
 
 from ..errors import BadDataError
 from .brainmask import is_stripped, mask_stripped
+from .hounsfield import AIR_HU, BONE_HU, read_hounsfield
 
 # Everything is done at this voxel size: enough for a mask, and fast.
 WORKING_MM = 2.0
-
-# Scanners fill what they did not measure with −2000, −3024 or less; air is −1000.
-HU_LIMITS = (-1024.0, 3071.0)
-AIR_HU = -500.0
-BONE_HU = 160.0
 
 # Cerebrospinal fluid to fresh blood, after smoothing; fat is below.
 BRAIN_HU = (-10.0, 110.0)
 SMOOTHED_HU = (-200.0, 200.0)
 SMOOTHING_MM = 1.5
-
-# An image whose rescale intercept was lost has air at 0 and brain near 1060.
-# In true Hounsfield units both ranges are bone there, and hold alike.
-LOST_INTERCEPT = 1024.0
-SOFT_HU = (0.0, 100.0)
-CANCELLOUS_HU = (200.0, 400.0)
-SOFT_SHARE = 0.005
-SOFT_TO_BONE = 3.0
 
 # Bone smaller than this is calcification; the skull is larger than the second.
 MIN_BONE_CM3 = 3.0
@@ -78,43 +66,27 @@ def mask_brain_ct(hu: np.ndarray, affine: np.ndarray, path: Path) -> np.ndarray:
     BadDataError
         If the image is not in Hounsfield units or shows no head.
     """
-    clean = _check_hounsfield(hu, path)
+    clean = read_hounsfield(hu, path)
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
     if is_stripped(clean, spacing_mm):
         return mask_stripped(clean)
-    small = _to_working(clean, spacing_mm)
+    small = to_working(clean, spacing_mm)
     head = _largest(small > AIR_HU)
-    bone = _drop_specks(head & (small > BONE_HU), MIN_BONE_CM3)
-    if _volume_cm3(bone) < MIN_SKULL_CM3:
+    bone = find_bone(small, head)
+    if volume_cm3(bone) < MIN_SKULL_CM3:
         raise BadDataError(
             f'{path} shows too little skull: check that it is a head CT in Hounsfield units, '
             'or give a desc-brain_mask beside it.'
         )
-    smooth = ndimage.gaussian_filter(np.clip(small, *SMOOTHED_HU), SMOOTHING_MM / WORKING_MM)
-    soft = (smooth > BRAIN_HU[0]) & (smooth < BRAIN_HU[1]) & ~bone & head & _hull(bone)
+    soft = is_soft(small) & ~bone & head & fill_hull(bone)
     brain = _deepest_piece(soft)
-    if _volume_cm3(brain) < MIN_BRAIN_CM3:
+    if volume_cm3(brain) < MIN_BRAIN_CM3:
         raise BadDataError(f'{path} shows no brain: give a desc-brain_mask beside it.')
     return _from_working(brain, hu.shape)
 
 
-def _check_hounsfield(hu: np.ndarray, path: Path) -> np.ndarray:
-    """Finite values within the limits of CT, or an error that says what is wrong."""
-    clean = np.nan_to_num(hu, nan=HU_LIMITS[0], posinf=HU_LIMITS[1], neginf=HU_LIMITS[0])
-    if clean.min() == clean.max():
-        raise BadDataError(f'{path} is constant: export it again from its source.')
-    low, high = LOST_INTERCEPT + np.array([SOFT_HU, CANCELLOUS_HU])
-    soft = np.mean((clean > low[0]) & (clean < low[1]))
-    bone = np.mean((clean > high[0]) & (clean < high[1]))
-    if clean.min() > AIR_HU and soft > SOFT_SHARE and soft > SOFT_TO_BONE * bone:
-        raise BadDataError(
-            f'{path} is not in Hounsfield units: soft tissue lies near 1060. Subtract 1024 (the '
-            'lost rescale intercept) and save it as int16.'
-        )
-    return np.asarray(np.clip(clean, *HU_LIMITS), dtype=np.float32)
-
-
-def _to_working(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def to_working(volume: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Resample a volume to voxels of `WORKING_MM`."""
     # Thin bone and noise both need the mean over the new voxel, not one sample of it.
     blur = np.maximum(WORKING_MM / spacing_mm - 1, 0) * 0.4
     blurred = ndimage.gaussian_filter(volume, blur)
@@ -132,7 +104,8 @@ def _from_working(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(zoomed > 0.5)
 
 
-def _volume_cm3(mask: np.ndarray) -> float:
+def volume_cm3(mask: np.ndarray) -> float:
+    """Volume of a mask on the grid of `to_working`."""
     return float(mask.sum() * WORKING_MM**3 / MM3_PER_CM3)
 
 
@@ -150,7 +123,18 @@ def _drop_specks(mask: np.ndarray, min_cm3: float) -> np.ndarray:
     return np.asarray(large[labels])
 
 
-def _hull(bone: np.ndarray) -> np.ndarray:
+def find_bone(small: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Bone of the head without specks, on the grid of `to_working`."""
+    return _drop_specks(head & (small > BONE_HU), MIN_BONE_CM3)
+
+
+def is_soft(small: np.ndarray) -> np.ndarray:
+    """Where smoothed values on the grid of `to_working` are those of brain, fluid and blood."""
+    smooth = ndimage.gaussian_filter(np.clip(small, *SMOOTHED_HU), SMOOTHING_MM / WORKING_MM)
+    return np.asarray((smooth > BRAIN_HU[0]) & (smooth < BRAIN_HU[1]))
+
+
+def fill_hull(bone: np.ndarray) -> np.ndarray:
     """Fill the convex hull of the bone."""
     coarse = bone[::HULL_STEP, ::HULL_STEP, ::HULL_STEP]
     facets = ConvexHull(np.argwhere(coarse & ~ndimage.binary_erosion(coarse))).equations
