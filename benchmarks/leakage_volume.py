@@ -30,7 +30,7 @@ from bids_app.analyses.leakage.model.aif import parker_aif
 from bids_app.analyses.leakage.model.relaxation import concentration_to_signal
 from bids_app.analyses.leakage.model.tissue_models import extended_tofts
 from bids_app.compute.weights import find_model
-from bids_app.config import LeakageConfig
+from bids_app.room_config import LeakageConfig
 
 MAX_TIME_RATIO, MAX_MEMORY_RATIO = 3.0, 3.0
 TR_S, FLIP_ANGLE_DEG, R1 = 0.005, 15.0, 4.5

@@ -32,8 +32,8 @@ from bids_app.compute.nnunet.dataset import LabelPlan, describe_dataset
 from bids_app.compute.nnunet.model import build_network, from_card
 from bids_app.compute.nnunet.plans import small_plans
 from bids_app.compute.weights import find_model, save_weights
-from bids_app.config import TumorConfig
 from bids_app.errors import NeurolesionError
+from bids_app.room_config import TumorConfig
 
 MAX_SECONDS, MAX_GB = 45.0, 4.0
 GB = 1e9

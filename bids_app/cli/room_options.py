@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..config import (
+from ..room_config import (
     ANOMALY_MODALITIES,
     ANOMALY_RESHAPES,
     TUMOR_LABELS,

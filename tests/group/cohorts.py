@@ -9,8 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_app.config import AnomalyConfig, ComputeConfig, Config, RunConfig
+from bids_app.config import ComputeConfig, Config, RunConfig
 from bids_app.outputs.spec import load_spec, output_path
+from bids_app.room_config import AnomalyConfig
 
 SEED = 11
 

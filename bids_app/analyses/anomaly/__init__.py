@@ -1,7 +1,7 @@
 """Anything that healthy brains do not show, on T1w, FLAIR and T2w images."""
 
-from ...config import ANOMALY_MODALITIES
 from ...prep.modalities import MR
+from ...room_config import ANOMALY_MODALITIES
 from ..analysis import Analysis
 
 _PACKAGE = 'bids_app.analyses.anomaly'

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ...compute.images import read_mask, read_volume, save_image, write_text
 from ...compute.training import Report
-from ...config import ANOMALY_MODALITIES, RunConfig
+from ...config import RunConfig
 from ...errors import BadDataError, MissingInputError, NeurolesionError, NothingSelectedError
 from ...inputs.collect import collect_inputs
 from ...inputs.labels import read_labels
@@ -25,6 +25,7 @@ from ...prep.modalities import MR
 from ...prep.prepare import prepare_session
 from ...prep.session import MrImages, choose_images
 from ...prep.sessions import warn
+from ...room_config import ANOMALY_MODALITIES
 from .model.intensity import normalise
 from .model.reshape import Frame, Reshape, Shape, brain_dimensions, carry, cluster_shapes
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ...config import ANOMALY_MODALITIES, ANOMALY_RESHAPES
 from ...errors import ExitCode, MissingInputError, UsageError
+from ...room_config import ANOMALY_MODALITIES, ANOMALY_RESHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

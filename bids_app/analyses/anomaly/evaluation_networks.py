@@ -89,9 +89,9 @@ def open_networks(
     Parameters
     ----------
     modality : str
-        One of `config.ANOMALY_MODALITIES`.
+        One of `room_config.ANOMALY_MODALITIES`.
     reshapes : iterable of str
-        Of `config.ANOMALY_RESHAPES`.
+        Of `room_config.ANOMALY_RESHAPES`.
     weights_dir : Path or None
         Taken before the embedded weights.
     device : str

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ...config import ANOMALY_MODALITIES, ANOMALY_RESHAPES
 from ...errors import CannotCreateError, ExitCode, UsageError
+from ...room_config import ANOMALY_MODALITIES, ANOMALY_RESHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from nipype.interfaces import utility as niu
 
 from ...compute.images import read_header
 from ...compute.weights import find_model
-from ...config import ANOMALY_MODALITIES, ComputeConfig
+from ...config import ComputeConfig
 from ...errors import BadDataError, MissingInputError
 from ...inputs.collect import SubjectInputs
 from ...outputs.provenance import raw_uri
@@ -21,6 +21,7 @@ from ...prep.modalities import MR
 from ...prep.normalize import init_resample_node
 from ...prep.place import Place
 from ...prep.session import MrImages, PrepImage
+from ...room_config import ANOMALY_MODALITIES
 from .interfaces import DetectAnomalies
 
 ROOM = 'anomaly'

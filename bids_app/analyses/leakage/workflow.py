@@ -12,7 +12,6 @@ from nipype.interfaces import utility as niu
 
 from ...compute.images import read_header
 from ...compute.weights import find_model
-from ...config import LeakageConfig
 from ...errors import BadDataError
 from ...inputs.collect import (
     AIF_MASKS,
@@ -28,6 +27,7 @@ from ...prep.interfaces import Coregister
 from ...prep.normalize import REGISTRATION_GB, Brain, init_register_node, init_resample_node
 from ...prep.place import Place
 from ...prep.workflow import init_strip_node
+from ...room_config import LeakageConfig
 from .interfaces import EstimateMotion, FitLeakage
 
 ROOM = 'leakage'

@@ -10,12 +10,12 @@ import numpy as np
 
 from ...compute.images import save_image, write_text
 from ...compute.training import assign_folds
-from ...config import LggConfig
 from ...evaluation.masks import dice_score
 from ...evaluation.pairs import LabelFile
 from ...inputs.layout import check_dataset
 from ...outputs.description import write_description
 from ...outputs.spec import parse_entities
+from ...room_config import LggConfig
 from .card import THRESHOLD, DiceScores
 from .committee import Committee
 from .model.lesions import keep_cores, keep_lesions

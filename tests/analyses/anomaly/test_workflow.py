@@ -9,11 +9,12 @@ import pytest
 
 from bids_app.analyses.anomaly.workflow import describe_model
 from bids_app.cli.parser import build_parser, parse
-from bids_app.config import ANOMALY_MODALITIES, AnomalyConfig, ComputeConfig
+from bids_app.config import ComputeConfig
 from bids_app.errors import BadDataError, MissingInputError, UsageError
 from bids_app.inputs.collect import collect_inputs
 from bids_app.outputs.spec import load_spec
 from bids_app.pipeline import build_pipeline, queries_of
+from bids_app.room_config import ANOMALY_MODALITIES, AnomalyConfig
 
 TEMPLATE = ('--output-spaces', 'MNI152NLin2009aSym:res-2')
 TWO_TEMPLATES = (*TEMPLATE, 'MNI152NLin2009aSym:res-1')

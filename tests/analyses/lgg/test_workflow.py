@@ -9,10 +9,11 @@ import pytest
 
 from bids_app.analyses.lgg.workflow import describe_model
 from bids_app.cli.parser import build_parser, parse
-from bids_app.config import ComputeConfig, LggConfig
+from bids_app.config import ComputeConfig
 from bids_app.errors import BadDataError, MissingInputError, UsageError
 from bids_app.inputs.collect import collect_inputs
 from bids_app.pipeline import build_pipeline, queries_of
+from bids_app.room_config import LggConfig
 
 NAMES = ('T1w', 'ce-gadolinium_T1w', 'FLAIR')
 TEMPLATE = ('--output-spaces', 'MNI152NLin2009aSym:res-2')
