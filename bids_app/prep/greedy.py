@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import io
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK
 
+from ..compute.greedy_engine import run_greedy
 from ..compute.images import thread_count
 from .lesion import fill, usable_for_affine
 from .resample import coarsen, crop_to_content, translate
 from .transforms import Deformation, fade, flip_axes, is_sane
-
-if TYPE_CHECKING:
-    from picsl_greedy import Greedy3D
 
 
 @dataclass(frozen=True)
@@ -107,8 +98,8 @@ def estimate(
     linear = f'{always}{mask} -threads 1 -a -m NMI -n {level.linear_iterations}'
     # greedy splits its command at spaces, which the path of a work folder may have.
     name = os.path.relpath(start)
-    _run(engine, f'{linear} -dof 6 -ia {name} {SEARCH} -o rigid', **images, rigid=None)
-    _run(engine, f'{linear} -dof 12 -ia rigid -o affine', affine=None)
+    run_greedy(engine, f'{linear} -dof 6 -ia {name} {SEARCH} -o rigid', **images, rigid=None)
+    run_greedy(engine, f'{linear} -dof 12 -ia rigid -o affine', affine=None)
     start.unlink()
     chosen = 'affine' if is_sane(np.asarray(engine['affine'], float)) else 'rigid'
     found = Deformation(flip_axes(np.asarray(engine[chosen], float)))
@@ -129,7 +120,7 @@ def estimate(
             pair['fixed'] = _in_contrast_of(images['moving'], images['fixed'], usable, found)
         if usable is not None:
             pair['moving'] = fill(images['moving'], images['fixed'], usable, found)
-        _run(engine, f'{deform}{iterations}', warp=None, **pair)
+        run_greedy(engine, f'{deform}{iterations}', warp=None, **pair)
         found = Deformation(found.matrix, fade(engine['warp']))
     return found
 
@@ -157,30 +148,6 @@ def _in_contrast_of(
     )
     translated.CopyInformation(fixed)
     return translated
-
-
-def _run(engine: Greedy3D, command: str, **images: SimpleITK.Image | None) -> None:
-    """Run one command of greedy and keep what it prints off the screen."""
-    printed = io.StringIO()
-    with _quiet():
-        engine.execute(command, out=printed, err=printed, **images)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what C code prints past Python's streams, as greedy's optimiser does, off stdout."""
-    flush = ctypes.CDLL(None).fflush
-    sys.stdout.flush()
-    flush(None)
-    kept = os.dup(1)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 1)
-        try:
-            yield
-        finally:
-            flush(None)
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 def _first_guess(fixed: SimpleITK.Image, moving: SimpleITK.Image) -> np.ndarray:

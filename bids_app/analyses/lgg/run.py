@@ -9,6 +9,7 @@ import torch
 
 from ...compute.averaged_run import AveragedRun, state_of
 from ...compute.device import autocast_bf16, resolve_device
+from ...compute.schedule import one_cycle
 from ...evaluation.masks import dice_score
 from .card import THRESHOLD
 from .model.augment import Augmentation, augment
@@ -16,7 +17,6 @@ from .model.losses import LOSSES
 from .model.predict import predict_slices
 from .model.preprocess import restore
 from .model.sampling import weigh_sessions
-from .model.schedule import one_cycle
 from .model.unet2d import LEVELS, Unet2d, channels_last
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from bids_app.analyses.lgg.model.augment import (
 )
 from bids_app.analyses.lgg.model.losses import LOSSES
 from bids_app.analyses.lgg.model.sampling import slice_weights, weigh_sessions
-from bids_app.analyses.lgg.model.schedule import one_cycle
+from bids_app.compute.schedule import one_cycle
 
 SIDE = 33
 STILL = Augmentation(0, 0, 0, 0, False, 0, 0, 0, 0, 0, 0, 0, 0)
