@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
-
-import torch
 
 from ...compute.device import resolve_device
 from ...compute.machine import cpu_count
-from ...compute.nnunet.aliases import unique_state
-from ...compute.nnunet.dataset import (
-    FULL_RESOLUTION,
-    LabelPlan,
-    describe_dataset,
-    exported_dataset,
-    preprocess,
-)
-from ...compute.nnunet.launch import make_trainer
-from ...compute.nnunet.plans import SMALL_PATCH, small_plans, standard_plans
+from ...compute.nnunet.dataset import LabelPlan
+from ...compute.nnunet.plans import OUR_PLANNER, SMALL_PATCH, small_plans, standard_plans
 from ...compute.nnunet.settings import TrainerSettings
-from ...compute.weights import save_weights
-from ...errors import UsageError
+from ...compute.nnunet.training import PREPROCESSED, TrainingTask, plans_before, train_network
 from .card import WEIGHTS_FILE
 from .model.channels import CHANNEL_NAMES, CHANNELS
 from .model.labels import EDEMA, ET, NCR, UNKNOWN_PART
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from ...compute.nnunet.trainer import Trainer
+    import torch
+
     from .cohort import Case
     from .options import TrainingOptions
 
@@ -39,7 +28,6 @@ LABEL_PLAN: Final = LabelPlan(
     (EDEMA, NCR, ET),
     UNKNOWN_PART,
 )
-PREPROCESSED: Final = 'preprocessed'
 
 # A few real patients among many synthetic ones are drawn more often, but not so that they are
 # learnt by heart.
@@ -89,39 +77,24 @@ def train_nnunet(
         If the GPU asked for is not there.
     """
     device = resolve_device(options.device)
-    root = cases[0].root
-    used = [cases[index].name for index in (*training, *validation)]
-    dataset = describe_dataset([CHANNEL_NAMES[name] for name in CHANNELS], LABEL_PLAN, len(used))
+    task = TrainingTask(
+        root=cases[0].root,
+        channel_names=tuple(CHANNEL_NAMES[name] for name in CHANNELS),
+        label_plan=LABEL_PLAN,
+        training=tuple(oversample_real([cases[index] for index in training])),
+        validation=tuple(cases[index].name for index in validation),
+        out=out,
+        weights_file=WEIGHTS_FILE,
+    )
     report(0.0, 'planning')
-    plans = _plan(root, used, dataset, out, options)
-    folder = preprocess(
-        root, used, plans, dataset, out / PREPROCESSED,
-        lambda done, name: report(0.0, f'preprocessing {name} ({done} of {len(used)})'),
-    )  # fmt: skip
-    split = (
-        oversample_real([cases[index] for index in training]),
-        [cases[index].name for index in validation],
-    )
     settings = _settings(options, device)
-    trainer = make_trainer(
-        out, folder, plans, dataset, LABEL_PLAN, split, settings, device, report
-    )
-    trainer.run_training()
-    checksum = save_weights(unique_state(trainer.network), out / WEIGHTS_FILE)
-    return {
-        'sha256': checksum,
-        'nnunet': {
-            'plans': plans,
-            'dataset': exported_dataset(dataset, LABEL_PLAN),
-            'configuration': FULL_RESOLUTION,
-            'mirror_axes': [0, 1, 2],
-        },
-        'inputs': {
-            'missing_channels': settings.dropout > 0.0,
-            'spacing_mm': plans['configurations'][FULL_RESOLUTION]['spacing'][::-1],
-        },
-        'trained': _describe(trainer, options, device),
+    _, part = train_network(task, _plan(task, options), settings, device, report)
+    part['inputs']['missing_channels'] = settings.dropout > 0.0
+    part['trained'] |= {
+        'network': f'nnU-Net v2 PlainConvUNet, {options.size}',
+        'sequence_dropout': settings.dropout,
     }
+    return part
 
 
 def oversample_real(cases: Sequence[Case]) -> list[str]:
@@ -154,25 +127,16 @@ def oversample_real(cases: Sequence[Case]) -> list[str]:
     return real * times + grown
 
 
-def _plan(
-    root: Path, names: Sequence[str], dataset: Mapping[str, Any], out: Path,
-    options: TrainingOptions,
-) -> dict[str, Any]:  # fmt: skip
-    path = out / 'plans.json'
-    before = json.loads(path.read_text()) if path.is_file() else None
-    if options.size == 'standard':
-        if before is not None and before['experiment_planner_used'] != 'neurolesion':
-            return dict(before)
-        plans = standard_plans(root, names, dataset, out / PREPROCESSED, options.memory_gb)
-    else:
+def _plan(task: TrainingTask, options: TrainingOptions) -> dict[str, Any]:
+    if options.size != 'standard':
         patch = options.patch or SMALL_PATCH
-        plans = small_plans(root.name, len(CHANNELS), patch, options.batch)
-    if before is not None and before != plans:
-        raise UsageError(
-            f'{out} holds a training with another network or patch: choose another folder, or '
-            'give the options that it was started with.'
-        )
-    return plans
+        return small_plans(task.root.name, len(CHANNELS), patch, options.batch)
+    before = plans_before(task.out)
+    if before is not None and before['experiment_planner_used'] != OUR_PLANNER:
+        return before
+    return standard_plans(
+        task.root, task.used, task.dataset, task.out / PREPROCESSED, options.memory_gb
+    )
 
 
 def _settings(options: TrainingOptions, device: torch.device) -> TrainerSettings:
@@ -190,21 +154,3 @@ def _settings(options: TrainingOptions, device: torch.device) -> TrainerSettings
         workers=options.workers or spare,
         seed=options.seed,
     )
-
-
-def _describe(trainer: Trainer, options: TrainingOptions, device: torch.device) -> dict[str, Any]:
-    last = trainer.history[-1] if trainer.history else {}
-    return {
-        'network': f'nnU-Net v2 PlainConvUNet, {options.size}',
-        'epochs': len(trainer.history),
-        'iterations': trainer.iteration,
-        'minutes': round(trainer.seconds / 60.0, 1),
-        'device': device.type,
-        'optimizer': trainer.settings.optimizer,
-        'learning_rate': trainer.settings.learning_rate,
-        'sequence_dropout': trainer.settings.dropout,
-        'seed': trainer.settings.seed,
-        'weights_of': 'last epoch',
-        'best_epoch_of_validation': trainer.best_epoch,
-        'last_epoch': {key: round(value, 4) for key, value in last.items()},
-    }

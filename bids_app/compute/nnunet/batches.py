@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 if TYPE_CHECKING:
@@ -65,6 +66,36 @@ class Prefetch:
         """End the thread."""
         self._stopped.set()
         self._thread.join()
+
+
+class SeededBatches:
+    """
+    Make each batch from a seed of its own, so that a training that goes on sees the same ones.
+
+    Parameters
+    ----------
+    batches : iterator
+        Endless; draws from the generators of numpy and torch.
+    seed : int
+        Of the training.
+    first : int
+        Number of the next batch, which a training that goes on does not begin at 0.
+    """
+
+    def __init__(self, batches: Iterator[Any], seed: int, first: int = 0) -> None:
+        self._batches, self._seed, self._next = batches, seed, first
+
+    def __iter__(self) -> SeededBatches:
+        """Give the object itself."""
+        return self
+
+    def __next__(self) -> Any:  # noqa: ANN401 - nnU-Net has no types
+        """Make the next batch."""
+        drawn = np.random.SeedSequence((self._seed, self._next)).generate_state(2)
+        np.random.seed(drawn[0])  # noqa: NPY002 - nnU-Net draws from it
+        torch.manual_seed(int(drawn[1]))
+        self._next += 1
+        return next(self._batches)
 
 
 class OrderedLoader(nnUNetDataLoader):  # type: ignore[misc] # nnU-Net has no types

@@ -18,6 +18,8 @@ READER: Final = 'NibabelIOWithReorient'
 """Voxels reach the network as RAS, last axis first, whatever the order in the file."""
 
 FULL_RESOLUTION: Final = '3d_fullres'
+SLICES: Final = '2d'
+"""Configuration of networks that see one slice, of constant z, at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,17 @@ class LabelPlan:
     Attributes
     ----------
     labels : mapping
-        ``labels`` of ``dataset.json``: the values of each region in training.
+        ``labels`` of ``dataset.json``: the value of each class, or the values of each region in
+        training.
     class_order : tuple of int
-        ``regions_class_order``.
+        ``regions_class_order``; empty where classes exclude each other.
     unknown : int or None
         Value of voxels that are inside the regions that hold it, and about which nothing is
         known in the others.
     """
 
     labels: Mapping[str, int | list[int]]
-    class_order: tuple[int, ...]
+    class_order: tuple[int, ...] = ()
     unknown: int | None = None
 
     @property
@@ -85,7 +88,7 @@ def write_case(
     root, name : Path, str
         As in `case_files`.
     channels : ndarray of float32, shape (n, x, y, z)
-        0 outside the brain; all 0 where a channel is missing.
+        Images around which all is 0 are cropped; all 0 where a channel is missing.
     labels : ndarray of uint8, shape (x, y, z)
         Labels.
     like : Nifti1Image
@@ -140,10 +143,11 @@ def describe_dataset(
     -------
     dict
     """
+    order = {'regions_class_order': list(plan.class_order)} if plan.class_order else {}
     return {
         'channel_names': {str(index): name for index, name in enumerate(channel_names)},
         'labels': dict(plan.labels),
-        'regions_class_order': list(plan.class_order),
+        **order,
         'numTraining': n_cases,
         'file_ending': '.nii.gz',
         'overwrite_image_reader_writer': READER,
@@ -162,6 +166,8 @@ def preprocess(
     dataset: Mapping[str, Any],
     folder: Path,
     report: Callable[[int, str], None] = lambda _done, _name: None,
+    *,
+    configuration: str = FULL_RESOLUTION,
 ) -> Path:
     """
     Crop, normalise and resample the cases of a dataset, one after the other.
@@ -178,6 +184,8 @@ def preprocess(
         Gets the result.
     report : callable
         Is told how many cases are done and the name of the next.
+    configuration : str
+        Which of the plans'.
 
     Returns
     -------
@@ -188,8 +196,8 @@ def preprocess(
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(dict(plans))
-    configuration = manager.get_configuration(FULL_RESOLUTION)
-    place: Path = folder / root.name / configuration.data_identifier
+    chosen = manager.get_configuration(configuration)
+    place: Path = folder / root.name / chosen.data_identifier
     place.mkdir(parents=True, exist_ok=True)
     preprocessor = DefaultPreprocessor(verbose=False)
     for done, name in enumerate(names):
@@ -204,7 +212,7 @@ def preprocess(
                 path.unlink()
         preprocessor.run_case_save(
             str(place / name), [str(path) for path in images], str(labels), manager,
-            configuration, dict(dataset),
+            chosen, dict(dataset),
         )  # fmt: skip
     report(len(names), '')
     return place

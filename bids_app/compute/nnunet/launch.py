@@ -34,6 +34,8 @@ def make_trainer(
     settings: TrainerSettings,
     device: torch.device,
     report: Callable[[float, str], None] = lambda _done, _text: None,
+    *,
+    configuration: str = FULL_RESOLUTION,
 ) -> Trainer:
     """
     Set up a training.
@@ -57,6 +59,8 @@ def make_trainer(
         CPU or CUDA.
     report : callable
         Progress.
+    configuration : str
+        Which of the plans'.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def make_trainer(
         scratch = Path(folder)
         with nnunet_folders(scratch, scratch, scratch):
             trainer = Trainer(
-                dict(plans) | {'continue_training': False}, FULL_RESOLUTION, 0, dict(dataset),
+                dict(plans) | {'continue_training': False}, configuration, 0, dict(dataset),
                 device,
             )  # fmt: skip
     trainer.device = device

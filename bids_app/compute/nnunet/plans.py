@@ -6,19 +6,22 @@ import contextlib
 import io
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ...errors import UsageError
 from ..images import write_text
-from .dataset import FULL_RESOLUTION, READER, case_files
+from .dataset import FULL_RESOLUTION, READER, SLICES, case_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 PLANS_NAME: Final = 'nnUNetPlans'
+OUR_PLANNER: Final = 'neurolesion'
+"""Planner of plans that nnU-Net had no part in."""
 FINGERPRINT_FILE: Final = 'dataset_fingerprint.json'
 FINGERPRINT_VOXELS: Final = 10_000
 
@@ -44,12 +47,35 @@ def nnunet_folders(raw: Path, preprocessed: Path, results: Path) -> Iterator[Non
                 os.environ[name] = value
 
 
+@dataclass(frozen=True)
+class Window:
+    """
+    Normalisation of a channel whose numbers have a unit, such as HU.
+
+    Attributes
+    ----------
+    low, high : float
+        Values are cut here.
+    mean, std : float
+        Then become 0, and 1 further up.
+    """
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
 def small_plans(
     dataset_name: str,
     n_channels: int,
     patch: Sequence[int] = SMALL_PATCH,
     batch_size: int = 1,
     spacing_mm: float = SMALL_SPACING_MM,
+    *,
+    features: Sequence[int] = SMALL_FEATURES,
+    window: Window | None = None,
+    as_they_are: bool = False,
 ) -> dict[str, Any]:
     """
     Plan a network that a CPU trains in hours and runs in seconds.
@@ -61,81 +87,104 @@ def small_plans(
     n_channels : int
         Input channels.
     patch : sequence of int
-        Patch, last axis first; multiples of 16.
+        Patch, last axis first; multiples of 2 for each halving. Two numbers stand for a network
+        that sees slices.
     batch_size : int
         Patches in a batch.
     spacing_mm : float
         Of the isotropic grid.
+    features : sequence of int
+        Features of each resolution, each half of the one before.
+    window : Window, optional
+        Of all channels. By default each is normalised to mean 0 and deviation 1 where it is not 0.
+    as_they_are : bool
+        Leave the numbers alone.
 
     Returns
     -------
     dict
-        Content of ``plans.json``, as nnU-Net reads it.
+        Content of ``plans.json``, as nnU-Net reads it, with one configuration.
 
     Raises
     ------
     UsageError
         If the patch does not halve evenly.
     """
-    stages = len(SMALL_FEATURES)
-    step = 2 ** (stages - 1)
-    if len(patch) != 3 or any(size % step or size < step for size in patch):
+    halvings = len(features) - 1
+    step = 2**halvings
+    if len(patch) not in (2, 3) or any(size % step or size < step for size in patch):
         raise UsageError(
-            f'--patch {" ".join(map(str, patch))} must be three multiples of {step}: the network '
-            f'halves each side {stages - 1} times.'
+            f'--patch {" ".join(map(str, patch))} must be multiples of {step}: the network halves '
+            f'each side {halvings} times.'
         )
+    name = SLICES if len(patch) == 2 else FULL_RESOLUTION
+    scheme = 'ZScoreNormalization'
+    if window or as_they_are:
+        scheme = 'CTNormalization' if window else 'NoNormalization'
     # Trilinear sampling from 1 to 2 mm is the mean of eight voxels, and takes no spline.
     resampling = {'is_seg': False, 'force_separate_z': False, 'memefficient_seg_resampling': False}
     configuration = {
-        'data_identifier': f'{PLANS_NAME}_{FULL_RESOLUTION}',
+        'data_identifier': f'{PLANS_NAME}_{name}',
         'preprocessor_name': 'DefaultPreprocessor',
         'batch_size': batch_size,
         'patch_size': list(patch),
         'median_image_size_in_voxels': [float(size) for size in patch],
-        'spacing': [spacing_mm] * 3,
-        'normalization_schemes': ['ZScoreNormalization'] * n_channels,
-        'use_mask_for_norm': [True] * n_channels,
-        'batch_dice': False,
-        'architecture': _architecture(),
+        'spacing': [spacing_mm] * len(patch),
+        'normalization_schemes': [scheme] * n_channels,
+        'use_mask_for_norm': [scheme == 'ZScoreNormalization'] * n_channels,
+        # A slice may well have nothing to find, and Dice of nothing teaches little.
+        'batch_dice': name == SLICES,
+        'architecture': _architecture(len(patch), features),
     }
     for kind in ('data', 'seg', 'probabilities'):
         configuration[f'resampling_fn_{kind}'] = 'resample_torch_fornnunet'
         configuration[f'resampling_fn_{kind}_kwargs'] = resampling | {'is_seg': kind == 'seg'}
-    unknown = dict.fromkeys(
-        ('max', 'mean', 'median', 'min', 'percentile_00_5', 'percentile_99_5', 'std'), 0.0
-    )
     return {
         'dataset_name': dataset_name,
         'plans_name': PLANS_NAME,
         'original_median_spacing_after_transp': [spacing_mm] * 3,
-        'original_median_shape_after_transp': list(patch),
+        'original_median_shape_after_transp': [1] * (3 - len(patch)) + list(patch),
         'image_reader_writer': READER,
         'transpose_forward': [0, 1, 2],
         'transpose_backward': [0, 1, 2],
-        'configurations': {FULL_RESOLUTION: configuration},
-        'experiment_planner_used': 'neurolesion',
+        'configurations': {name: configuration},
+        'experiment_planner_used': OUR_PLANNER,
         'label_manager': 'LabelManager',
-        # Normalisation by the image itself needs no statistics of a dataset.
         'foreground_intensity_properties_per_channel': {
-            str(index): unknown for index in range(n_channels)
+            str(index): _intensities(window) for index in range(n_channels)
         },
     }
 
 
-def _architecture() -> dict[str, Any]:
-    stages = len(SMALL_FEATURES)
+def _intensities(window: Window | None) -> dict[str, float]:
+    """Numbers of a channel as plans hold them; normalisation by the image itself needs none."""
+    names = ('max', 'mean', 'median', 'min', 'percentile_00_5', 'percentile_99_5', 'std')
+    if window is None:
+        return dict.fromkeys(names, 0.0)
+    low, high, mean = float(window.low), float(window.high), float(window.mean)
+    return dict(zip(names, (high, mean, mean, low, low, high, float(window.std)), strict=True))
+
+
+def only_configuration(plans: Mapping[str, Any]) -> str:
+    """Name of the one configuration that plans of ours have; of nnU-Net's the 3D one."""
+    names = list(plans['configurations'])
+    return str(names[0]) if len(names) == 1 else FULL_RESOLUTION
+
+
+def _architecture(dimensions: int, features: Sequence[int]) -> dict[str, Any]:
+    stages = len(features)
     return {
         'network_class_name': 'dynamic_network_architectures.architectures.unet.PlainConvUNet',
         'arch_kwargs': {
             'n_stages': stages,
-            'features_per_stage': list(SMALL_FEATURES),
-            'conv_op': 'torch.nn.modules.conv.Conv3d',
-            'kernel_sizes': [[3, 3, 3]] * stages,
-            'strides': [[1, 1, 1], *[[2, 2, 2]] * (stages - 1)],
+            'features_per_stage': list(features),
+            'conv_op': f'torch.nn.modules.conv.Conv{dimensions}d',
+            'kernel_sizes': [[3] * dimensions] * stages,
+            'strides': [[1] * dimensions, *[[2] * dimensions] * (stages - 1)],
             'n_conv_per_stage': [2] * stages,
             'n_conv_per_stage_decoder': [2] * (stages - 1),
             'conv_bias': True,
-            'norm_op': 'torch.nn.modules.instancenorm.InstanceNorm3d',
+            'norm_op': f'torch.nn.modules.instancenorm.InstanceNorm{dimensions}d',
             'norm_op_kwargs': {'eps': 1e-5, 'affine': True},
             'dropout_op': None,
             'dropout_op_kwargs': None,

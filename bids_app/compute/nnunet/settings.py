@@ -36,6 +36,11 @@ class TrainerSettings:
         Processes that make batches; 0 is one thread.
     seed : int
         Of everything.
+    mirror_axes : tuple of int or None
+        Axes along which patches are mirrored, z first (in 2D y first); None is all of them.
+    rotation_deg : float or None
+        Most that patches are turned, about each axis; None is nnU-Net's choice, which for square
+        slices is half a turn.
     """
 
     epochs: int = 100
@@ -50,6 +55,8 @@ class TrainerSettings:
     validation_patches: int = 16
     workers: int = 0
     seed: int = 1
+    mirror_axes: tuple[int, ...] | None = None
+    rotation_deg: float | None = None
 
 
 def autocast_type(device: torch.device, coarsest: int) -> torch.dtype | None:

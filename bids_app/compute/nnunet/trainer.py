@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -17,11 +18,12 @@ from ...errors import BadDataError
 from ..curves import Curves
 from ..images import atomic_path
 from ..training import seed_everything
-from .batches import OrderedLoader, Prefetch, fixed_batches, spread
+from .batches import OrderedLoader, Prefetch, SeededBatches, fixed_batches, spread
 from .dataset import exported_dataset
-from .losses import PartialRegionsLoss, known_voxels
+from .losses import PartialRegionsLoss
+from .overlap import classes_of_batch, count_overlap, regions_of_batch
 from .settings import autocast_type
-from .transforms import ChannelDropout
+from .transforms import ChannelDropout, without_stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +38,8 @@ MAX_UNSOUND: Final = 20
 DECAY_POWER: Final = 0.9
 SLOW_MEAN: Final = 0.9
 SECONDS_PER_MINUTE: Final = 60.0
+SCALES: Final = (0.85, 1.25)
+"""Zooms that nnU-Net cuts patches large enough for."""
 
 
 class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
@@ -107,7 +111,9 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         wrapped: torch.nn.Module = DeepSupervisionWrapper(loss, weights / weights.sum())
         return wrapped
 
-    def _target_regions(self) -> list[tuple[int, ...]]:
+    def _target_regions(self) -> list[tuple[int, ...]] | None:
+        if not self.label_manager.has_regions:
+            return None
         regions = list(self.label_manager.foreground_regions)
         unknown = self.label_plan.unknown
         return regions if unknown is None else [*regions, (unknown,)]
@@ -115,6 +121,24 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
     def do_split(self) -> tuple[list[str], list[str]]:
         """Give the cases that the caller chose; without others, progress is seen on the same."""
         return list(self.training), list(self.validation or self.training)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(  # noqa: N802 - nnU-Net's name
+        self,
+    ) -> tuple[Any, bool, Any, tuple[int, ...]]:
+        """Turn and mirror patches as nnU-Net does, unless the settings say otherwise."""
+        rotation, flat, initial, axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if self.settings.rotation_deg is not None:
+            most = float(np.deg2rad(self.settings.rotation_deg))
+            rotation = (-most, most)
+            initial = get_patch_size(
+                self.configuration_manager.patch_size, rotation, rotation, rotation, SCALES
+            )
+        if self.settings.mirror_axes is not None:
+            axes = self.settings.mirror_axes
+        self.inference_allowed_mirroring_axes = axes
+        return rotation, flat, initial, axes
 
     def get_dataloaders(self) -> tuple[Any, list[dict[str, Any]]]:
         """Make augmented batches without end, and fixed ones for validation."""
@@ -128,6 +152,7 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
             patch, rotation, scales, mirror_axes, flat,
             use_mask_for_norm=self.configuration_manager.use_mask_for_norm, regions=regions,
         )  # fmt: skip
+        without_stopwatch(augmentation)
         plain = self.get_validation_transforms(scales, regions=regions)
         training, validation = self.get_tr_and_val_datasets()
         validation.identifiers = spread(
@@ -146,13 +171,14 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         enough = PATCHES_PER_CASE * len(validation.identifiers)
         count = -(-min(self.settings.validation_patches, enough) // self.batch_size)
         fixed = fixed_batches(ordered, count, self.settings.seed)
-        np.random.seed(self.settings.seed + len(self.history))  # noqa: NPY002 - nnU-Net draws from it
-        torch.manual_seed(self.settings.seed + len(self.history))
         return self._in_background(loader), fixed
 
     def _in_background(self, loader: nnUNetDataLoader) -> Any:  # noqa: ANN401
         if self.settings.workers == 0:
-            return Prefetch(loader)
+            return Prefetch(SeededBatches(loader, self.settings.seed, self.iteration))
+        # Processes take turns as they can, so here no two trainings are alike.
+        np.random.seed(self.settings.seed + self.iteration)  # noqa: NPY002 - nnU-Net draws from it
+        torch.manual_seed(self.settings.seed + self.iteration)
         from batchgenerators.dataloading.nondet_multi_threaded_augmenter import (
             NonDetMultiThreadedAugmenter,
         )
@@ -213,21 +239,14 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
     def validation_step(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Give loss, and true and false voxels of each region over one batch."""
         loss, outputs, target = self._forward(batch)
-        logits, wanted = outputs[0], target[0]
-        if self.label_plan.unknown is None:
-            certain = torch.ones_like(wanted, dtype=torch.bool)
+        if self.label_manager.has_regions:
+            unsure = None if self.label_plan.unknown is None else self._known_everywhere
+            wanted, found = regions_of_batch(outputs[0], target[0], unsure)
         else:
-            known = known_voxels(wanted, self._known_everywhere)
-            wanted = wanted[:, :-1]
-            # A lesion known in part alone says nothing of its other parts' size.
-            certain = known.flatten(2).all(dim=2)[:, :, None, None, None] & known
-        wanted, found = wanted.bool() & certain, (logits > 0) & certain
-        axes = (0, 2, 3, 4)
-        return {
-            'loss': float(loss),
-            'shared': (wanted & found).sum(axes).cpu().numpy(),
-            'sizes': (wanted.sum(axes) + found.sum(axes)).cpu().numpy(),
-        }
+            labels = self.label_manager.foreground_labels
+            wanted, found = classes_of_batch(outputs[0], target[0], labels)
+        shared, sizes = count_overlap(wanted, found)
+        return {'loss': float(loss), 'shared': shared, 'sizes': sizes}
 
     @property
     def seconds(self) -> float:
@@ -260,6 +279,8 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         batches, fixed = self.get_dataloaders()
         curves = Curves(Path(self.output_folder_base), self.history)
         self.set_deep_supervision_enabled(enabled=True)
+        # A slow start must not use up a short time before anything is learnt.
+        self._started = time.monotonic()
         try:
             while self.done < 1.0:
                 curves.add(self._run_epoch(batches, fixed))
@@ -345,7 +366,7 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
                 'fold': 0,
                 'dataset_json': exported_dataset(self.dataset_json, self.label_plan),
             },
-            'inference_allowed_mirroring_axes': (0, 1, 2),
+            'inference_allowed_mirroring_axes': self.inference_allowed_mirroring_axes,
         }
         with atomic_path(Path(filename)) as temporary:
             torch.save(content, temporary)

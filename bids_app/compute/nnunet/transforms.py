@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 
 
 def keep_some(present: torch.Tensor, probability: float) -> torch.Tensor:
@@ -64,3 +65,18 @@ class ChannelDropout(BasicTransform):  # type: ignore[misc] # batchgenerators ha
         changed: dict[str, Any] = self.augmentation(**data_dict)
         changed['image'][~keep_some(present, self.probability)] = 0
         return changed
+
+
+def without_stopwatch(augmentation: Any) -> None:  # noqa: ANN401 - batchgenerators has no types
+    """
+    Keep blurring from choosing the faster of two ways, which differ in the last digits.
+
+    Parameters
+    ----------
+    augmentation : ComposeTransforms
+        Of nnU-Net; changed.
+    """
+    for part in augmentation.transforms:
+        inner = getattr(part, 'transform', part)
+        if isinstance(inner, GaussianBlurTransform):
+            inner.benchmark = False

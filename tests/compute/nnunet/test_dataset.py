@@ -21,7 +21,13 @@ from bids_app.compute.nnunet.dataset import (
     read_case,
     write_case,
 )
-from bids_app.compute.nnunet.plans import nnunet_folders, small_plans, standard_plans
+from bids_app.compute.nnunet.plans import (
+    Window,
+    nnunet_folders,
+    only_configuration,
+    small_plans,
+    standard_plans,
+)
 from bids_app.errors import UsageError
 
 from .conftest import CHANNELS, LABEL_PLAN, NAMES, SHAPE, Spheres, sphere_case
@@ -96,6 +102,31 @@ def test_nnunet_takes_the_plans_with_and_without_the_unknown_value(spheres: Sphe
 def test_a_patch_that_does_not_halve_is_refused() -> None:
     with pytest.raises(UsageError, match='multiples of 16'):
         small_plans('Dataset001_x', 4, (40, 48, 48))
+
+
+def test_numbers_with_a_unit_keep_it_and_slices_stay_apart(tmp_path: Path) -> None:
+    """CT numbers are cut and scaled alike in all cases; a 2D network never mixes slices."""
+    root = tmp_path / 'raw' / 'Dataset001_x'
+    plan = LabelPlan({'background': 0, 'clot': 1})
+    hu = np.full((1, 16, 16, 2), 35.0, np.float32)
+    hu[..., 1] = 1000.0
+    labels = np.zeros((16, 16, 2), np.uint8)
+    labels[:8, :, 1] = 1
+    write_case(root, 'a', hu, labels, nib.Nifti1Image(labels, np.eye(4)))
+    window = Window(low=-20.0, high=100.0, mean=35.0, std=20.0)
+    plans = small_plans(root.name, 1, (16, 16), 2, 1.0, features=(4, 8), window=window)
+    dataset = describe_dataset(['CT'], plan, 1)
+    assert 'regions_class_order' not in dataset
+    assert only_configuration(plans) == '2d'
+    folder = preprocess(root, ['a'], plans, dataset, tmp_path / 'preprocessed', configuration='2d')
+    data, found, _, _ = nnUNetDatasetBlosc2(str(folder), ['a']).load_case('a')
+    assert data.shape == (1, 2, 16, 16)
+    np.testing.assert_allclose(data[0, 0], 0.0, atol=1e-5)
+    np.testing.assert_allclose(data[0, 1], (100.0 - 35.0) / 20.0, rtol=1e-5)
+    np.testing.assert_array_equal(found[0, 1, 0], [1] * 8 + [0] * 8)
+    assert not found[0, 0].any()
+    manager = PlansManager(plans).get_label_manager(dataset)
+    assert (manager.num_segmentation_heads, manager.has_regions) == (2, False)
 
 
 def test_labels_without_unknown_parts_are_exported_as_they_are() -> None:

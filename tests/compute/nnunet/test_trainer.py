@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 
 from bids_app.compute import device
 from bids_app.compute.nnunet.aliases import fill_aliases, unique_state
-from bids_app.compute.nnunet.batches import Prefetch
+from bids_app.compute.nnunet.batches import Prefetch, SeededBatches
 from bids_app.compute.nnunet.launch import make_trainer
 from bids_app.compute.nnunet.losses import PartialRegionsLoss
 from bids_app.compute.nnunet.settings import TrainerSettings, autocast_type
@@ -205,6 +206,32 @@ def test_each_weight_is_stored_once_and_comes_back(trained: Trainer) -> None:
     assert set(complete) == set(network.state_dict())
     for name, value in network.state_dict().items():
         torch.testing.assert_close(complete[name].float(), value, rtol=1e-3, atol=1e-5)
+
+
+def test_batches_are_those_of_their_number_whatever_came_before() -> None:
+    def draws() -> object:
+        while True:
+            yield float(np.random.uniform()), float(torch.rand(()))  # noqa: NPY002 - as nnU-Net
+
+    whole = list(itertools.islice(SeededBatches(draws(), 3), 5))
+    assert len(set(whole)) == 5
+    np.random.uniform(size=7)  # noqa: NPY002 - anything may have been drawn meanwhile
+    assert list(itertools.islice(SeededBatches(draws(), 3, first=2), 3)) == whole[2:]
+    assert next(SeededBatches(draws(), 4)) != whole[0]
+
+
+def test_patches_are_turned_and_mirrored_as_the_settings_say(
+    spheres: Spheres, tmp_path: Path
+) -> None:
+    chosen = replace(BRIEF, mirror_axes=(2,), rotation_deg=10.0)
+    trainer = trainer_of(spheres, tmp_path, chosen)
+    rotation, _, patch, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert axes == trainer.inference_allowed_mirroring_axes == (2,)
+    assert rotation == pytest.approx((-np.pi / 18, np.pi / 18))
+    plain = trainer_of(spheres, tmp_path / 'plain', BRIEF)
+    _, _, larger, axes = plain.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert axes == (0, 1, 2)
+    assert (np.array(patch) < np.array(larger)).all()
 
 
 def test_an_error_in_the_background_is_seen_in_front() -> None:
