@@ -1,0 +1,183 @@
+"""Side and segment of an occlusion, marked by a 2D nnU-Net on projections of the arteries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ....compute.nnunet.predict import PredictSettings, predict
+from .labels import C7, M1, M2, SEGMENT_VESSELS, SEGMENTS, SIDES
+from .projection import SLAB_AFFINE, X_MM, cut_slab, lift, project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from ....compute.nnunet.model import NnunetModel
+
+OCCLUDED: Final = (C7, M1, M2)
+"""Labels of the network, in which an occlusion may lie; those of ``labels.VESSELS``."""
+
+SEEN_PIXELS: Final = 12
+"""What the mean of so many pixels says is believed: a clot of 3 by 4 mm."""
+
+_CERTAIN: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    Where an occlusion is, should there be one.
+
+    Attributes
+    ----------
+    side : str
+        The patient's side, of ``labels.SIDES``.
+    side_probabilities : mapping of str to float
+        Of both; their sum is 1.
+    segment : str
+        One of ``labels.SEGMENTS``.
+    segment_probabilities : mapping of str to float
+        Of all, on that side; their sum is 1.
+    """
+
+    side: str
+    side_probabilities: Mapping[str, float]
+    segment: str
+    segment_probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """
+    Where an occlusion is, and the maps behind that.
+
+    Attributes
+    ----------
+    decision : Decision
+        Side and segment.
+    views : ndarray of float32, shape (4, ``*VIEW_SHAPE``, 2)
+        Probabilities of no occlusion and of one in C7, M1 and M2 in each pixel of both views.
+    inputs : ndarray of float32, shape (10, ``*VIEW_SHAPE``, 2)
+        What the network saw: `projection.VIEW_CHANNELS`.
+    probability : ndarray of float32, shape (x, y, z)
+        Of an occlusion, on the grid of the image.
+    """
+
+    decision: Decision
+    views: NDArray[np.float32]
+    inputs: NDArray[np.float32]
+    probability: NDArray[np.float32]
+
+
+def decide(views: np.ndarray) -> Decision:
+    """
+    Read side and segment from the network's maps.
+
+    Parameters
+    ----------
+    views : ndarray of float, shape (4, ``*VIEW_SHAPE``, 2)
+        Probabilities of no occlusion and of `OCCLUDED` in each pixel.
+
+    Returns
+    -------
+    Decision
+
+    Notes
+    -----
+    A side is the more probable, the more its most suspicious pixels are, by their place beside
+    the mid-sagittal plane of the template. Each artery of that side is occluded by itself with the
+    mean probability of its own most suspicious pixels; a segment, with the product over
+    occluded and open arteries, divided by the sum over all segments.
+
+    Examples
+    --------
+    >>> views = np.zeros((4, 144, 128, 2))
+    >>> views[2, 30:40, 60:70] = 0.9
+    >>> views[0] = 1 - views[2]
+    >>> found = decide(views)
+    >>> found.side, found.segment
+    ('left', 'M1')
+    """
+    left = X_MM < 0
+    halves = dict(zip(SIDES, (views[:, left], views[:, ~left]), strict=True))
+    suspicion = {side: _most(1.0 - half[0]) + _CERTAIN for side, half in halves.items()}
+    total = sum(suspicion.values())
+    sides = {side: value / total for side, value in suspicion.items()}
+    side = max(SIDES, key=lambda name: sides[name])
+    occluded = {
+        vessel: float(np.clip(_most(halves[side][index + 1]), _CERTAIN, 1.0 - _CERTAIN))
+        for index, vessel in enumerate(OCCLUDED)
+    }
+    joint = {
+        segment: float(
+            np.prod([
+                share if vessel in SEGMENT_VESSELS[segment] else 1.0 - share
+                for vessel, share in occluded.items()
+            ])
+        )
+        for segment in SEGMENTS
+    }  # fmt: skip
+    whole = sum(joint.values())
+    segments = {segment: value / whole for segment, value in joint.items()}
+    return Decision(side, sides, max(SEGMENTS, key=lambda name: segments[name]), segments)
+
+
+def _most(probabilities: np.ndarray) -> float:
+    """Mean of the highest pixels of each view, and of both views."""
+    flat = probabilities.reshape(-1, probabilities.shape[-1])
+    return float(np.partition(flat, -SEEN_PIXELS, axis=0)[-SEEN_PIXELS:].mean())
+
+
+def localise(
+    model: NnunetModel,
+    hu: np.ndarray,
+    brain: np.ndarray,
+    vessels: np.ndarray,
+    affine: np.ndarray,
+    from_mni: np.ndarray,
+    settings: PredictSettings,
+    report: Callable[[str], None] | None = None,
+) -> Localisation:
+    """
+    Find the side and the segment of an occlusion [isensee2021]_.
+
+    Parameters
+    ----------
+    model : NnunetModel
+        Trained by ``train_localisation``.
+    hu : ndarray of float, shape (x, y, z)
+        CT numbers, in HU, in any orientation.
+    brain : ndarray of bool, shape (x, y, z)
+        Brain mask.
+    vessels : ndarray of int, shape (x, y, z)
+        From `vessels.segment_vessels`.
+    affine : ndarray of float, shape (4, 4)
+        Voxel to mm.
+    from_mni : ndarray of float, shape (4, 4)
+        Template mm to mm of the image.
+    settings : PredictSettings
+        Device, mirroring, memory.
+    report : callable, optional
+        Gets a line of text now and then.
+
+    Returns
+    -------
+    Localisation
+
+    Raises
+    ------
+    BadDataError
+        If the image does not reach the base of the brain, or has no brain there.
+    """
+    inputs = project(cut_slab(hu, brain, vessels, affine, from_mni))
+    views = predict(model, inputs, SLAB_AFFINE, settings, report)
+    return Localisation(
+        decision=decide(views),
+        views=views,
+        inputs=inputs,
+        probability=lift(1.0 - views[0], vessels, affine, from_mni),
+    )

@@ -1,0 +1,198 @@
+"""Arteries at the base of the brain on CT without contrast agent, by a 3D nnU-Net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
+from scipy import ndimage
+
+from ....compute.nnunet.plans import Window
+from ....compute.nnunet.predict import PredictSettings, predict
+from ....errors import BadDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from ....compute.nnunet.model import NnunetModel
+
+BOX_MM: Final = ((-66.0, -62.0, -46.0), (66.0, 52.0, 30.0))
+"""Lowest and highest x, y and z in MNI152NLin2009aSym: from C7 to M2 in the Sylvian fissures."""
+
+MARGIN_MM: Final = 4.0
+"""For heads that the linear map from the template does not fit, and for context."""
+
+WINDOW: Final = Window(low=-20.0, high=100.0, mean=35.0, std=20.0)
+"""In HU: fresh clots are below 90, and what is above 100 is bone, calcification or metal."""
+
+SPACING_MM: Final = 1.25
+"""Voxels of the network: two of them across M1, and the whole box in one patch."""
+
+FWHM_TO_SIGMA: Final = 1.0 / np.sqrt(8.0 * np.log(2.0))
+
+
+@dataclass(frozen=True)
+class VesselMap:
+    """
+    Arteries of a head.
+
+    Attributes
+    ----------
+    labels : ndarray of uint8, shape (x, y, z)
+        A key of ``labels.VESSELS``, or 0.
+    probability : ndarray of float32, shape (x, y, z)
+        That a voxel is of any artery.
+    """
+
+    labels: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+
+
+def vessel_box(
+    shape: Sequence[int], affine: np.ndarray, from_mni: np.ndarray, margin_mm: float = MARGIN_MM
+) -> tuple[slice, slice, slice]:
+    """
+    Find the part of an image that holds the circle of Willis and its first branches.
+
+    Parameters
+    ----------
+    shape : sequence of int, length 3
+        Of the image.
+    affine : ndarray of float, shape (4, 4)
+        Its voxel to mm.
+    from_mni : ndarray of float, shape (4, 4)
+        Template mm to mm of the image.
+    margin_mm : float
+        Around `BOX_MM`, in template mm.
+
+    Returns
+    -------
+    tuple of slice, length 3
+
+    Raises
+    ------
+    BadDataError
+        If the image does not reach there.
+
+    Examples
+    --------
+    >>> affine = np.diag([1.0, 1.0, 5.0, 1.0])
+    >>> affine[:3, 3] = -80.0, -100.0, -60.0
+    >>> vessel_box((160, 200, 30), affine, np.eye(4), margin_mm=0.0)
+    (slice(14, 147, None), slice(38, 153, None), slice(2, 19, None))
+    """
+    low, high = np.array(BOX_MM[0]) - margin_mm, np.array(BOX_MM[1]) + margin_mm
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), axis=-1).reshape(-1, 3)
+    places = apply_affine(np.linalg.inv(affine) @ from_mni, corners)
+    first = np.maximum(np.floor(places.min(axis=0)).astype(int), 0)
+    last = np.minimum(np.ceil(places.max(axis=0)).astype(int) + 1, np.array(shape[:3]))
+    if (last <= first).any():
+        raise BadDataError(
+            'The CT does not show the base of the brain, where the large arteries are: give an '
+            'image of the whole head.'
+        )
+    x, y, z = (slice(int(start), int(end)) for start, end in zip(first, last, strict=True))
+    return x, y, z
+
+
+def cropped_affine(affine: np.ndarray, box: Sequence[slice]) -> NDArray[np.float64]:
+    """
+    Voxel to mm of a part of an image.
+
+    Examples
+    --------
+    >>> box = slice(3, 9), slice(0, 9), slice(1, 2)
+    >>> cropped_affine(np.diag([2.0, 2.0, 5.0, 1.0]), box)[:3, 3]
+    array([6., 0., 5.])
+    """
+    moved = np.array(affine, np.float64)
+    moved[:3, 3] = apply_affine(affine, [part.start for part in box])
+    return moved
+
+
+def vessel_channel(
+    hu: np.ndarray, affine: np.ndarray, spacing_mm: float = SPACING_MM
+) -> NDArray[np.float32]:
+    """
+    Prepare CT numbers for the network, which samples them more coarsely.
+
+    Without the smoothing, sampling would keep the noise of fine voxels and throw away what tells
+    it from vessels: its average over a coarse voxel.
+
+    Parameters
+    ----------
+    hu : ndarray of float, shape (x, y, z)
+        CT numbers, in HU.
+    affine : ndarray of float, shape (4, 4)
+        Voxel to mm.
+    spacing_mm : float
+        Of the network.
+
+    Returns
+    -------
+    ndarray of float32, shape (x, y, z)
+        Cut to `WINDOW`, so that bone does not shine into vessels, and smoothed to the resolution
+        of the network.
+
+    Examples
+    --------
+    >>> vessel_channel(np.full((1, 1, 1), 3000.0), np.eye(4)).item()
+    100.0
+    """
+    cut = np.clip(hu, WINDOW.low, WINDOW.high).astype(np.float32)
+    own = voxel_sizes(affine)
+    sigma = FWHM_TO_SIGMA * np.sqrt(np.maximum(spacing_mm**2 - own**2, 0.0)) / own
+    return np.asarray(ndimage.gaussian_filter(cut, sigma, mode='nearest'), np.float32)
+
+
+def segment_vessels(
+    model: NnunetModel,
+    hu: np.ndarray,
+    affine: np.ndarray,
+    from_mni: np.ndarray,
+    settings: PredictSettings,
+    report: Callable[[str], None] | None = None,
+) -> VesselMap:
+    """
+    Label the arteries of a head [isensee2021]_.
+
+    Parameters
+    ----------
+    model : NnunetModel
+        Trained by ``train_vessels``.
+    hu : ndarray of float, shape (x, y, z)
+        CT numbers, in HU, in any orientation.
+    affine : ndarray of float, shape (4, 4)
+        Voxel to mm.
+    from_mni : ndarray of float, shape (4, 4)
+        Template mm to mm of the image.
+    settings : PredictSettings
+        Device, mirroring, memory.
+    report : callable, optional
+        Gets a line of text now and then.
+
+    Returns
+    -------
+    VesselMap
+        On the grid of the image; empty outside `vessel_box`.
+
+    Raises
+    ------
+    BadDataError
+        If the image does not reach the base of the brain.
+    """
+    box = vessel_box(hu.shape, affine, from_mni)
+    place = cropped_affine(affine, box)
+    _, configuration = model.managers()
+    channel = vessel_channel(hu[box], place, float(configuration.spacing[-1]))
+    found = predict(model, channel[None], place, settings, report)
+    labels = np.zeros(hu.shape, np.uint8)
+    probability = np.zeros(hu.shape, np.float32)
+    heads = np.array([values[0] for values in model.heads], np.uint8)
+    labels[box] = heads[found.argmax(axis=0)]
+    probability[box] = 1.0 - found[0]
+    return VesselMap(labels, probability)
