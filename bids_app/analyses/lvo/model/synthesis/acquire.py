@@ -267,10 +267,11 @@ def _harden(head: Head, settings: Acquisition) -> np.ndarray:
     size_mm = step * float(head.affine[0, 0])
     thin = tuple(slice(None, None, step) for _ in range(3))
     smooth = ndimage.uniform_filter(np.maximum(head.hu - BONE_HU, 0), step)[thin]
-    bone = smooth / (smooth.max() + 1e-6)
-    bar = ndimage.gaussian_filter(bone, np.array(BAR_MM) / size_mm)
-    rim = ndimage.gaussian_filter(bone, RIM_MM / size_mm)
-    change = settings.rim_hu * rim / rim.max() - settings.bar_hu * bar / bar.max()
+    bar = ndimage.gaussian_filter(smooth, np.array(BAR_MM) / size_mm)
+    rim = ndimage.gaussian_filter(smooth, RIM_MM / size_mm)
+    # One HU keeps a head without bone from a division by zero.
+    change = settings.rim_hu * rim / max(rim.max(), 1.0)
+    change -= settings.bar_hu * bar / max(bar.max(), 1.0)
     soft = np.abs(head.hu) < BONE_HU
     field = upsample(change.astype(np.float32), head.hu.shape, np.full(3, 1 / step))
     return np.asarray(head.hu + soft * field)

@@ -25,7 +25,7 @@ CLOT_LENGTHS_MM: Final = {
     'C7+M1': (10.0, 25.0),
     'M1+M2': (10.0, 25.0),
 }
-"""Lengths of clots, such as Riedel et al. 2011 measured, within what each segment holds."""
+"""Lengths of clots, such as riedel2011 measured, within what each segment holds."""
 
 CLOT_HU: Final[Range] = (55.0, 80.0)
 BLOOD_HU: Final[Range] = (38.0, 48.0)

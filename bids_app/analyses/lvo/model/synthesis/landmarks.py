@@ -24,7 +24,7 @@ class Course(NamedTuple):
 
 # Points lie in the cisterns and fissures of the ICBM 2009 symmetric average: between anatomical
 # landmarks (terminus, limen insulae, circular sulcus, interpeduncular fossa) they follow the
-# path through its CSF map that costs least. Radii: Kamath 1981 and Rhoton 2002.
+# path through its CSF map that costs least. Radii: kamath1981, rhoton2002.
 ARTERIES: Final = {
     'carotid': Course(
         OTHER_VESSEL,
@@ -122,7 +122,7 @@ VEINS: Final = {
 }  # fmt: skip
 
 # What an artery feeds, besides the brain next to its own course: middles of cortical and deep
-# territories on the right (Tatu et al. 2012).
+# territories on the right (tatu2012).
 TERRITORY_SEEDS: Final[dict[str, Points]] = {
     'M1': ((23, 4, 2), (27, -6, 4), (22, 8, 12), (28, -2, 14), (38, 6, -28)),
     'M2-superior': (

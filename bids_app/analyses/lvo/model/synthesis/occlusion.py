@@ -11,6 +11,7 @@ from .....compute.fields import smooth_noise, upsample
 from .....errors import BadDataError
 from ..labels import SIDES
 from .landmarks import ARTERIES, TERRITORY_SEEDS
+from .tubes import soft_edge
 
 if TYPE_CHECKING:
     from .case import Case
@@ -43,6 +44,8 @@ FEEDERS: Final = {
 }
 
 OLD_RADIUS_MM: Final = (7.0, 20.0)
+OLD_EDGE_MM: Final = 3.0
+MIDLINE_MM: Final = 2.0
 WHITE_LOSS: Final = 0.5
 """Loss in white matter, as a share of that in grey: less blood is missing there."""
 
@@ -111,7 +114,8 @@ def place_clot(case: Case, vessels: list[Vessel], points_mm: list[np.ndarray]) -
     ways = {'C7': carotid - carotid[-1], 'M1': stem, case.clot_division: branch}
     first, last = _interval(case, float(carotid[-1]), float(stem[-1]), float(branch[-1]))
     for name, way in ways.items():
-        inside[chain[name]] = (way >= first) & (way <= last)
+        # The end itself belongs to the next artery, which begins there.
+        inside[chain[name]] = (way >= first) & (way < last)
     return inside
 
 
@@ -227,9 +231,12 @@ def old_infarct(case: Case, placed: Placed, rng: np.random.Generator) -> np.ndar
     if case.old_infarct is None:
         return None
     seeds = np.concatenate([np.array(points) for points in TERRITORY_SEEDS.values()])
-    centre = seeds[rng.integers(len(seeds))] * (1 if case.old_infarct == 'right' else -1, 1, 1)
+    sign = 1.0 if case.old_infarct == 'right' else -1.0
+    centre = seeds[rng.integers(len(seeds))] * (sign, 1, 1)
     radius = rng.uniform(*OLD_RADIUS_MM)
     noise = smooth_noise(placed.shape, placed.spacing_mm, 0.8 * radius, rng).ravel()
     x, y, z = (part - np.float32(at) for part, at in zip(placed.template_mm, centre, strict=True))
     depth = radius * (1 + 0.3 * noise) - np.sqrt(x * x + y * y + z * z)
-    return np.asarray(np.clip(0.5 + depth / 3.0, 0, 1), np.float32).reshape(placed.shape)
+    # No artery feeds both sides of the falx.
+    depth = np.minimum(depth, sign * placed.template_mm[0] - MIDLINE_MM)
+    return soft_edge(depth, OLD_EDGE_MM).reshape(placed.shape)
