@@ -62,7 +62,7 @@ class Calibration(NamedTuple):
 
         Examples
         --------
-        >>> print(Calibration(1.0, 0.0, 0.5).probability(np.array([30.0, 0.0])))
+        >>> print(Calibration(1.0, 0.0, 0.5).probability(np.array([99.0, 0.0])))
         0.75
         """
         return np.asarray(expit(self.slope * logits + self.offset).mean(axis=-1))
