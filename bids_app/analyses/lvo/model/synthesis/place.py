@@ -21,8 +21,8 @@ STEP_MM: Final = 5.0
 """Of the grid that displacements are drawn on."""
 
 # Two scales of anatomy, as standard deviation along each axis: of lobes, and of single gyri.
-SCALES_MM: Final = (32.0, 15.0)
-AMPLITUDES_MM: Final = (2.2, 0.6)
+SCALES_MM: Final = (52.0, 24.0)
+AMPLITUDES_MM: Final = (2.8, 0.9)
 
 ROTATION_DEG: Final = (6.0, 4.0, 5.0)
 SHIFT_MM: Final = 5.0
