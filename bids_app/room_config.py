@@ -116,7 +116,7 @@ class LvoConfig:
     """Probability from which on an occlusion is called; 0 takes the model card's value."""
 
     mirroring: bool = True
-    """Whether predictions of mirrored images are averaged."""
+    """Whether arteries and segments are predicted on mirrored images, too, and averaged."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:

@@ -1,10 +1,10 @@
-"""One affine transform between the embedded template and a brain, of any MR contrast."""
+"""One affine transform between the embedded template and a brain, on MR or CT."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import SimpleITK
@@ -12,6 +12,7 @@ import SimpleITK
 from ..compute.images import read_mask, read_volume, save_image
 from ..errors import BadDataError
 from . import greedy
+from .cttarget import HU_RANGE, make_ct_target
 from .grids import straighten
 from .register import MIN_OVERLAP, is_partial, measure
 from .resample import read_itk
@@ -25,6 +26,16 @@ QUALITY: Final = 'fast'
 """Of `greedy.QUALITIES`: an affine gains nothing from voxels below 2 mm."""
 
 _INSIDE: Final = 0.5
+
+
+class LinearFit(NamedTuple):
+    """A linear registration to the embedded template."""
+
+    matrix: np.ndarray
+    """Shape (4, 4): from the world of the template (RAS, in mm) to the world of the image."""
+
+    overlap: float
+    """Dice coefficient of both brains."""
 
 
 def register_affine(image: Path, mask: Path, seed: int) -> np.ndarray:
@@ -57,11 +68,48 @@ def register_affine(image: Path, mask: Path, seed: int) -> np.ndarray:
         work = Path(folder)
         moving = _read_brain(image, mask, work / 'brain.nii.gz')
         template = _read_brain(files.t1w, files.mask, work / 'template.nii.gz')
-        usable = moving != 0 if is_partial(moving, template) else None
+        return _register(moving, template, 'other', image, seed).matrix
+
+
+def register_affine_ct(image: Path, mask: Path, seed: int) -> LinearFit:
+    """
+    Register the brain on a CT to the embedded template's likeness on CT, by 12 parameters.
+
+    Parameters
+    ----------
+    image : Path
+        Head CT, in HU, in any orientation.
+    mask : Path
+        Brain mask on its grid.
+    seed : int
+        Of the random first guesses and sample points.
+
+    Returns
+    -------
+    LinearFit
+
+    Raises
+    ------
+    BadDataError
+        As `register_affine`.
+    """
+    files = find_template(Space(EMBEDDED))
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        moving = _read_brain(image, mask, work / 'brain.nii.gz', HU_RANGE)
+        template = read_itk(make_ct_target(files, work / 'template.nii.gz'))
+        return _register(moving, template, 'same', image, seed)
+
+
+def _register(
+    moving: SimpleITK.Image, template: SimpleITK.Image, contrast: str, image: Path, seed: int
+) -> LinearFit:
+    usable = moving != 0 if is_partial(moving, template) else None
+    with tempfile.TemporaryDirectory() as folder:
         try:
             found = greedy.estimate(
-                moving, template, work, quality=QUALITY, deformable=False, contrast='other',
-                seed=seed, usable=usable,
+                moving, template, Path(folder), quality=QUALITY, deformable=False,
+                contrast=contrast, seed=seed, usable=usable,
             )  # fmt: skip
         except RuntimeError as error:
             # greedy's own errors, most often of images that do not overlap, are of this kind.
@@ -69,7 +117,7 @@ def register_affine(image: Path, mask: Path, seed: int) -> np.ndarray:
     overlap = measure(moving, template, found)['overlap']
     if not np.isfinite(found.matrix).all() or overlap < MIN_OVERLAP:
         raise _failed(image)
-    return flip_axes(found.matrix)
+    return LinearFit(flip_axes(found.matrix), overlap)
 
 
 def _failed(image: Path) -> BadDataError:
@@ -79,9 +127,12 @@ def _failed(image: Path) -> BadDataError:
     )
 
 
-def _read_brain(image: Path, mask: Path, plain: Path) -> SimpleITK.Image:
+def _read_brain(
+    image: Path, mask: Path, plain: Path, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> SimpleITK.Image:
     """Read an image as ITK sees a plain file on a right-angled grid, 0 outside the brain."""
     raw, data = read_volume(image)
+    data = np.clip(data, *limits)
     inside = read_mask(mask, raw)
     upright: nib.Nifti1Image
     upright, straight = straighten(raw, data)

@@ -122,7 +122,9 @@ def init_resample_node(
     return place.child(interface, name, RESAMPLE_GB)
 
 
-def init_maps_to_template_wf(room: str, sources: Sequence[Path], place: Place) -> Workflow:
+def init_maps_to_template_wf(
+    room: str, sources: Sequence[Path], place: Place, prefix: str = ''
+) -> Workflow:
     """
     Bring the maps of a room to the templates.
 
@@ -134,15 +136,17 @@ def init_maps_to_template_wf(room: str, sources: Sequence[Path], place: Place) -
         Raw images that the maps were made of; the first gives the names of what is written.
     place : Place
         Settings and templates.
+    prefix : str
+        Put before the names of the transforms: ``ct_`` for maps of a CT.
 
     Inputs
     ------
     <room>_maps, <room>_metadata : of the native part
-    to_<template>_res<N> : composite transforms from the reference
+    <prefix>to_<template>_res<N> : composite transforms from the reference, or from the CT
     """
     workflow = Workflow(name=f'{room}_to_template_wf')
     maps, metadata = f'{room}_maps', f'{room}_metadata'
-    fields = [maps, metadata, *(f'to_{space.node_suffix}' for space, _ in place.spaces)]
+    fields = [maps, metadata, *(f'{prefix}to_{space.node_suffix}' for space, _ in place.spaces)]
     inputnode = Node(niu.IdentityInterface(fields=fields), name='inputnode')
     for space, template in place.spaces:
         suffix = space.node_suffix
@@ -154,7 +158,7 @@ def init_maps_to_template_wf(room: str, sources: Sequence[Path], place: Place) -
         ds_space.inputs.sources = [str(path) for path in sources[1:]]
         ds_space.inputs.write_metrics = False
         workflow.connect([
-            (inputnode, resample, [(maps, 'in_files'), (f'to_{suffix}', 'transforms')]),
+            (inputnode, resample, [(maps, 'in_files'), (f'{prefix}to_{suffix}', 'transforms')]),
             (resample, ds_space, [('out_files', 'in_files')]),
             (inputnode, ds_space, [(metadata, 'metadata')]),
         ])  # fmt: skip

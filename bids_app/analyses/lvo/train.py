@@ -1,0 +1,303 @@
+"""Training of the three networks: ``neurolesion-tools train lvo --stage STAGE``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ...compute.nnunet.model import from_card
+from ...compute.nnunet.predict import PredictSettings
+from ...compute.training import counted, split_patients, training_progress, whole, write_card
+from ...compute.weights import find_model
+from ...config import TEMPLATES_DIR
+from ...errors import BadDataError, CannotCreateError, ExitCode, MissingInputError, UsageError
+from ...evaluation.program import run_cases
+from . import train_localisation, train_vessels
+from .card import SYNTHETIC_LICENCE, SYNTHETIC_NOTICE, SYNTHETIC_SOURCE, describe_detection
+from .chain import STAGES, align
+from .dataset import LABELS_FOLDER, write_dataset
+from .detection_cases import Sample, prepare_case
+from .model.vessels import segment_vessels
+from .nnunet_train import Network, NetworkOptions, Origin, prepare_cases, train
+from .scans import Scan, find_scans, load_labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...compute.training import Report
+    from .nnunet_train import LabelledCt
+
+WORK: Final = 'work'
+LASTING: Final = ('epoch', 'going on')
+"""Words of a message that stays on the screen."""
+
+NETWORKS: Final[dict[str, tuple[Network, NetworkOptions]]] = {
+    'vessels': (train_vessels.NETWORK, train_vessels.OPTIONS),
+    'localisation': (train_localisation.NETWORK, train_localisation.OPTIONS),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What is trained, and how long.
+
+    Attributes
+    ----------
+    stage : str
+        One of `chain.STAGES`.
+    epochs : int
+        Most epochs; 0 takes what suits the network.
+    minutes : float or None
+        Time within which the training ends.
+    validation_fraction : float
+        Part of the patients that validates.
+    nprocs : int
+        Cases that are prepared at a time.
+    device : str
+        As ``--device``.
+    seed : int
+        Of everything.
+    arteries : Path or None
+        Folder with trained ``vessels``: the detection then sees arteries as a run labels them.
+    territory : Path or None
+        The user's own territory of MCA and ICA.
+    origin : Origin
+        Where the cases come from, for the card.
+    """
+
+    stage: str
+    epochs: int = 0
+    minutes: float | None = None
+    validation_fraction: float = 0.2
+    nprocs: int = 1
+    device: str = 'auto'
+    seed: int = 0
+    arteries: Path | None = None
+    territory: Path | None = None
+    origin: Origin = field(default_factory=Origin)
+
+
+def usable_scans(scans: Sequence[Scan], stage: str) -> list[Scan]:
+    """
+    Keep the scans that a network can learn from.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+        All there are.
+    stage : str
+        One of `chain.STAGES`. All need labelled arteries; the localisation learns from patients
+        whose clot is outlined, and from those without one.
+
+    Returns
+    -------
+    list of Scan
+
+    Raises
+    ------
+    BadDataError
+        If fewer than two patients are left.
+    """
+    found = [scan for scan in scans if scan.vessels is not None]
+    if stage == 'localisation':
+        found = [
+            scan
+            for scan in found
+            if not scan.truth.occluded or (scan.clot is not None and scan.truth.segment)
+        ]
+    if len({scan.patient for scan in found}) < 2:
+        raise BadDataError(
+            f'The stage {stage} needs at least two patients with labelled arteries'
+            + (', and outlined clots where there are' if stage == 'localisation' else '')
+            + ': add files to --labels.'
+        )
+    return found
+
+
+def train_stage(
+    scans: Sequence[Scan],
+    out: Path,
+    plan: Plan,
+    report: Report = lambda _done, _text: None,
+) -> dict[str, Any]:
+    """
+    Prepare the cases, train one network or go on where that stopped, write weights and card.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+        All there are.
+    out : Path
+        Folder of the models.
+    plan : Plan
+        What is trained.
+    report : callable
+        Is told the share of the training that is done and a short text.
+
+    Returns
+    -------
+    dict
+        The card.
+    """
+    used = usable_scans(scans, plan.stage)
+    work = out / WORK
+    run_cases(partial(prepare_one, work=work, plan=plan), used, plan.nprocs, 'preparing')
+    if plan.stage == 'detection':
+        return _train_detection(used, out, plan, report)
+    network, options = NETWORKS[plan.stage]
+    rng = np.random.default_rng(plan.seed)
+    split = split_patients([scan.patient for scan in used], plan.validation_fraction, rng)
+    training, validation = ([used[index].name for index in part] for part in split)
+    chosen = replace(options, device=plan.device, seed=plan.seed)
+    if plan.epochs or plan.minutes:
+        chosen = replace(chosen, epochs=plan.epochs, minutes=plan.minutes)
+    return train(network, work, (training, validation), out, chosen, plan.origin, report)
+
+
+def prepare_one(scan: Scan, work: Path, plan: Plan) -> None:
+    """
+    Write what a network learns of one scan, unless it is there.
+
+    Parameters
+    ----------
+    scan : Scan
+        With labels.
+    work : Path
+        Keeps everything that is prepared.
+    plan : Plan
+        Says which network.
+    """
+    (work / 'placed').mkdir(parents=True, exist_ok=True)
+    load = partial(load_labelled, scan, work / 'placed', plan.seed)
+    if plan.stage in NETWORKS:
+        prepare_cases(NETWORKS[plan.stage][0], {scan.name: load}, work)
+    elif not (path := _sample_file(scan, work)).is_file():
+        case = load()
+        vessels = _label_again(case, plan) if plan.arteries else case.vessels
+        prepare_case(*align(case.hu, case.brain, vessels, case.affine, case.from_mni), path)
+
+
+def _label_again(case: LabelledCt, plan: Plan) -> np.ndarray:
+    """Labels of arteries as a run would find them."""
+    model = find_model('lvo', Path(__file__).parent, plan.arteries, 'lvo_vessels')
+    network = from_card(model.card, model.weights)
+    settings = PredictSettings(device=plan.device)
+    return segment_vessels(network, case.hu, case.affine, case.from_mni, settings).labels
+
+
+def _sample_file(scan: Scan, work: Path) -> Path:
+    return work / 'detection' / f'{scan.name}.npy'
+
+
+def _train_detection(
+    scans: Sequence[Scan], out: Path, plan: Plan, report: Report
+) -> dict[str, Any]:
+    from .model.territories import EMBEDDED_TERRITORIES, read_territory
+    from .train_detection import CARD_FILE, DetectionOptions, train_detection
+
+    samples = [
+        Sample(scan.patient, scan.truth.occluded, _sample_file(scan, out / WORK)) for scan in scans
+    ]
+    options = DetectionOptions(
+        minutes=plan.minutes, validation_fraction=plan.validation_fraction,
+        device=plan.device, seed=plan.seed,
+    )  # fmt: skip
+    if plan.epochs:
+        options = replace(options, epochs=plan.epochs)
+    territory = read_territory(plan.territory or TEMPLATES_DIR / EMBEDDED_TERRITORIES).aligned()
+    part = train_detection(samples, territory, out, options, report)
+    card = describe_detection(part, plan.origin)
+    write_card(out / CARD_FILE, card)
+    return card
+
+
+def main(argv: Sequence[str]) -> int:
+    """
+    Run ``neurolesion-tools train lvo``.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Arguments after the room's name.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    chosen = _parser().parse_args(argv)
+    plan = _plan(chosen)
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotCreateError(f'{chosen.out} cannot be created ({error.strerror}).') from error
+    bids_dir, labels = chosen.bids_dir.resolve(), chosen.labels
+    if chosen.synthetic:
+        write_dataset(bids_dir, chosen.synthetic, plan.seed, plan.nprocs)
+        labels = bids_dir / LABELS_FOLDER
+    if labels is None:
+        raise UsageError('--labels is missing: name the derivatives dataset with the labels.')
+    if not bids_dir.is_dir():
+        raise MissingInputError(f'{bids_dir} is not a folder: give a BIDS dataset.')
+    scans = find_scans(bids_dir, labels.resolve())
+    with training_progress(LASTING) as report:
+        card = train_stage(scans, chosen.out, plan, report)
+    print(f'{chosen.out / card["weights"]["file"]} is trained. Use it with --weights-dir '
+          f'{chosen.out}')  # fmt: skip
+    return ExitCode.OK
+
+
+def _plan(chosen: argparse.Namespace) -> Plan:
+    if not 0 < chosen.validation_fraction < 1:
+        raise UsageError('--validation-fraction must lie between 0 and 1.')
+    if chosen.minutes is not None and chosen.minutes <= 0:
+        raise UsageError('--minutes must be above 0.')
+    origin = (
+        Origin(SYNTHETIC_SOURCE, SYNTHETIC_LICENCE, SYNTHETIC_NOTICE)
+        if chosen.synthetic
+        else Origin()
+    )
+    return Plan(
+        chosen.stage, chosen.epochs, chosen.minutes, chosen.validation_fraction, chosen.nprocs,
+        chosen.device, chosen.seed, chosen.out if chosen.predicted_vessels else None,
+        chosen.lvo_territory_atlas, origin,
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='neurolesion-tools train lvo',
+        description='Train one of the three networks that look for an occluded artery on head '
+        'CT. The same command again goes on where it stopped.',
+    )
+    add = parser.add_argument
+    add('bids_dir', type=Path,
+        help='BIDS dataset with head CT; participants.tsv has the columns occlusion (yes or no), '
+        'side and segment')  # fmt: skip
+    add('out', type=Path, help='folder of the models; --weights-dir of a run takes it')
+    add('--stage', choices=STAGES, required=True, help='which network')
+    add('--labels', type=Path,
+        help='derivatives dataset with seg-vessel_dseg and label-clot_mask')  # fmt: skip
+    add('--synthetic', type=whole, default=0, metavar='N',
+        help='first make N synthetic patients in bids_dir, with their labels')  # fmt: skip
+    add('--predicted-vessels', action='store_true',
+        help='let the detection learn from arteries as the network in out finds them')  # fmt: skip
+    add('--lvo-territory-atlas', type=Path, help="territory of the user's own")
+    add('--epochs', type=whole, default=0, help='most epochs; 0: what suits the network')
+    add('--minutes', type=float, help='end within this time, with the learning rate at 0')
+    add('--validation-fraction', type=float, default=0.2, metavar='P')
+    add('--nprocs', type=counted, default=1, help='cases that are prepared at a time')
+    add('--device', default='auto', help='auto, cpu, cuda or cuda:N')
+    add('--seed', type=whole, default=0)
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
