@@ -29,7 +29,7 @@ _GROUP: Final = 16
 
 
 def _norm(width: int) -> nn.GroupNorm:
-    # Heads of 80x96x72 come by ones and twos, and batches as small leave batch normalisation with
+    # Heads come by ones and twos, for memory, and batches as small leave batch normalisation with
     # other statistics in training than in prediction; groups have the same in both.
     return nn.GroupNorm(max(1, width // _GROUP), width)
 
