@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .nnunet_train import LabelledCt, Prepared
 
 OPTIONS: Final = NetworkOptions(
-    patch=(64, 96, 112), features=(16, 32, 64, 128, 160), spacing_mm=SPACING_MM, batch=1
+    patch=(64, 96, 96), features=(16, 32, 64, 128, 160), spacing_mm=SPACING_MM, batch=1
 )
-"""A patch of the whole box of `vessels.vessel_box`: where an artery is tells which it is."""
+"""A patch holds most of the box of `vessels.vessel_box`: where an artery is tells which it is."""
 
 
 def prepare_case(case: LabelledCt) -> Prepared:

@@ -67,6 +67,7 @@ def make_phantom(
     *,
     seed: int = 0,
     noise_hu: float = 2.0,
+    radius_mm: float = RADIUS_MM,
     from_mni: np.ndarray | None = None,
 ) -> Phantom:
     """Make a head with tubes on both sides; the middle of those that are named has a clot."""
@@ -83,7 +84,7 @@ def make_phantom(
         beside = points * [sign, 1.0, 1.0]
         for label, (start, end) in TUBES.items():
             away, share = along(beside, start, end)
-            inside = (away < RADIUS_MM) & (vessels == 0)
+            inside = (away < radius_mm) & (vessels == 0)
             vessels[inside] = label
             if name == side and label in clots:
                 clot |= inside & (share > 0.25) & (share < 0.75)

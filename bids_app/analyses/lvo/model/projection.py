@@ -42,6 +42,9 @@ HU_LIMIT: Final = 100.0
 HU_SCALE: Final = 50.0
 """CT numbers from 0 to 100 HU become 0 to 2; where there is no brain is 0."""
 
+VESSEL_SHARE: Final = 0.25
+"""Of a voxel, from which on its density counts as a vessel's; M2 may be as thin as a voxel."""
+
 _CT_VIEWS: Final = ('CT maximum', 'CT mean', 'CT maximum in vessels')
 VIEW_CHANNELS: Final = (
     *_CT_VIEWS,
@@ -174,7 +177,7 @@ def project(slab: Slab) -> NDArray[np.float32]:
     1.5
     """
     scaled = slab.hu / HU_SCALE
-    in_vessels = scaled * slab.vessels.max(axis=0)
+    in_vessels = scaled * (slab.vessels.sum(axis=0) >= VESSEL_SHARE)
     count = [np.maximum(slab.brain.sum(axis=axis), 1) for axis in (2, 1)]
     views = np.zeros((len(VIEW_CHANNELS), *VIEW_SHAPE, 2), np.float32)
     for view, axis in ((AXIAL, 2), (CORONAL, 1)):

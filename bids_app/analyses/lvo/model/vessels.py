@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ....compute.nnunet.model import NnunetModel
 
 BOX_MM: Final = ((-66.0, -62.0, -46.0), (66.0, 52.0, 30.0))
-"""Lowest and highest x, y and z in MNI152NLin2009aSym: from C7 to M2 in the Sylvian fissures."""
+"""
+Lowest and highest x, y and z in MNI152NLin2009aSym: from C7 to M2 in the Sylvian fissures. Other
+arteries go on beyond it, and are not looked for there.
+"""
 
 MARGIN_MM: Final = 4.0
 """For heads that the linear map from the template does not fit, and for context."""
@@ -29,8 +32,11 @@ MARGIN_MM: Final = 4.0
 WINDOW: Final = Window(low=-20.0, high=100.0, mean=35.0, std=20.0)
 """In HU: fresh clots are below 90, and what is above 100 is bone, calcification or metal."""
 
-SPACING_MM: Final = 1.25
-"""Voxels of the network: two of them across M1, and the whole box in one patch."""
+SPACING_MM: Final = 1.0
+"""
+Voxels of the network. Of synthetic M2 in fine voxels, labels sampled at 1.25 mm and back keep a
+Dice of 0.67 to 0.79, at 1 mm 0.78 to 0.88.
+"""
 
 FWHM_TO_SIGMA: Final = 1.0 / np.sqrt(8.0 * np.log(2.0))
 

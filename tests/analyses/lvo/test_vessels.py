@@ -1,0 +1,56 @@
+"""What the network says of the base of the brain comes back to its place in the image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bids_app.analyses.lvo import train_vessels
+from bids_app.analyses.lvo.model import vessels as vessels_module
+from bids_app.analyses.lvo.model.labels import M1, VESSELS
+from bids_app.analyses.lvo.model.vessels import segment_vessels, vessel_box
+from bids_app.compute.nnunet.dataset import LabelPlan, describe_dataset
+from bids_app.compute.nnunet.model import NnunetModel
+from bids_app.compute.nnunet.plans import small_plans
+from bids_app.compute.nnunet.predict import PredictSettings
+
+from .vessel_phantom import make_phantom
+
+DENSE_HU = 38.5
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> NnunetModel:
+    """A network that calls M1 whatever is denser than brain."""
+
+    def dense(_model, channels, _affine, _settings, _report):
+        found = np.zeros((1 + len(VESSELS), *channels.shape[1:]), np.float32)
+        found[M1] = np.where(channels[0] > DENSE_HU, 0.9, 0.1)
+        found[0] = 1.0 - found[M1]
+        return found
+
+    monkeypatch.setattr(vessels_module, 'predict', dense)
+    network, options = train_vessels.NETWORK, train_vessels.OPTIONS
+    plan = LabelPlan({'background': 0, **network.labels})
+    return NnunetModel(
+        plans=small_plans(network.dataset, 1, options.patch, features=options.features),
+        dataset=describe_dataset(network.channels, plan, 1),
+        configuration='3d_fullres', mirror_axes=(2,), weights=(), sha256=(), orientation='RAS',
+        source=Path('card.json'),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('code', ['RAS', 'LAS', 'PSR'])
+def test_arteries_are_labelled_on_the_image_s_own_grid(model: NnunetModel, code: str) -> None:
+    head = make_phantom('left', (), noise_hu=0.0).stored(code)
+    found = segment_vessels(model, head.hu, head.affine, head.from_mni, PredictSettings())
+    box = vessel_box(head.hu.shape, head.affine, head.from_mni)
+    inside = np.zeros(head.hu.shape, bool)
+    inside[box] = True
+    assert not found.labels[~inside].any()
+    assert not found.probability[~inside].any()
+    brain = head.brain & inside
+    # Voxels of 2 and 2.5 mm are coarser than the network's and are not smoothed.
+    np.testing.assert_array_equal(found.labels[brain], np.where(head.vessels > 0, M1, 0)[brain])
+    np.testing.assert_allclose(found.probability[brain & (head.vessels > 0)], 0.9, rtol=1e-6)
+    np.testing.assert_allclose(found.probability[brain & (head.vessels == 0)], 0.1, rtol=1e-5)
