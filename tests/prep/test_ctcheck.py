@@ -132,7 +132,7 @@ def test_values_cut_at_zero_are_a_warning(head, brain):
     assert 2 * (brain & cut).sum() / (brain.sum() + cut.sum()) > 0.98
 
 
-@pytest.mark.parametrize('window', [(0.0, 80.0), (0.0, 100.0)])
+@pytest.mark.parametrize('window', [(0.0, 80.0), (0.0, 255.0)])
 def test_a_ct_without_bone_is_refused(head, window):
     hu, affine = head
     refused(np.clip(hu, *window), affine, 'does not look like CT')
@@ -230,6 +230,7 @@ def test_the_real_head_spoilt(real):
         'wml/Subj10_FL.nii.gz',
         'stroke/stroke_T2.nii.gz',
         'lgg/sub-TCGACS4941/anat/sub-TCGACS4941_FLAIR.nii.gz',
+        'lgg/sub-TCGAHT7694/anat/sub-TCGAHT7694_FLAIR.nii.gz',
     ],
 )
 def test_mr_given_as_ct_is_refused(shared_data, name):
