@@ -164,6 +164,7 @@ def run(command: list[str]) -> Taken:
 
 def print_parts(profile: Path, least_s: float) -> None:
     """Cumulative seconds of the package's own functions."""
+    # The stubs of pstats do not know the table that all its reports print.
     stats = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
     own = [
         (entry[3], f'{Path(path).stem}.{name}')

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ..evaluation.discrimination import CONFIDENCE, Estimate
 from ..evaluation.multiplicity import false_discovery
-from .measures import PARTICIPANT
+from ..inputs.participants import PARTICIPANT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..outputs.group_files import MapSource
 from ..outputs.spec import KEPT_ENTITIES, all_specs, parse_entities
 from ..prep.spaces import NATIVE
-from ..reports.collect import IMAGE_LABELS
+from ..reports.collect import IMAGE_LABELS, session_folders
+from .measures import sort_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,14 +19,13 @@ NATIVE_SPACES = frozenset({NATIVE, *IMAGE_LABELS})
 """Spaces of single subjects' images, which are no templates."""
 
 _SPACE_ENTITIES = ('space', 'res', 'den')
-_DIGITS = re.compile(r'(\d+)')
 
 OutputKey = tuple[str, str]
 """Room and key of an output."""
 
 Space = tuple[tuple[str, str], ...]
-Scan = tuple[tuple[str, int, str], ...]
-"""Session and run as parts that sort as people count: run-2 is before run-10."""
+Scan = tuple[tuple[tuple[tuple[int, str], ...], str], ...]
+"""Session, run and the like, which sort as people count: run-2 is before run-10."""
 
 
 class SubjectMap(NamedTuple):
@@ -114,7 +113,7 @@ def _template_files(
 
 
 def _images(root: Path, sessions: Sequence[str]) -> Iterator[Path]:
-    folders = sorted(path for path in root.glob('ses-*') if path.is_dir())
+    folders = session_folders(root)
     if sessions:
         folders = [path for path in folders if path.name.removeprefix('ses-') in sessions]
     for folder in [*folders, *([] if sessions else [root])]:
@@ -122,9 +121,5 @@ def _images(root: Path, sessions: Sequence[str]) -> Iterator[Path]:
 
 
 def _scan(entities: dict[str, str]) -> Scan:
-    parts: list[tuple[str, int, str]] = []
-    for key in KEPT_ENTITIES[1:]:
-        for piece in _DIGITS.split(entities.get(key, '')):
-            number = int(piece) if piece.isdecimal() else -1
-            parts.append((key, number, piece))
-    return tuple(parts)
+    values = [entities.get(key, '') for key in KEPT_ENTITIES[1:]]
+    return tuple((sort_key(value), value) for value in values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from ..errors import UsageError
-from ..inputs.participants import list_some
+from ..inputs.participants import PARTICIPANT, list_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from ..outputs.spec import Metric
     from .reading import Row
 
-PARTICIPANT: Final = 'participant_id'
 SESSION: Final = 'session_id'
 
 _DIGITS = re.compile(r'(\d+)')
 
 
-def sort_key(label: str) -> list[tuple[int, str]]:
+def sort_key(label: str) -> tuple[tuple[int, str], ...]:
     """
     Order labels as people count.
 
@@ -32,7 +31,7 @@ def sort_key(label: str) -> list[tuple[int, str]]:
     ['ses-1', 'ses-2', 'ses-10']
     """
     parts = _DIGITS.split(label)
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in parts]
+    return tuple((int(part), '') if part.isdecimal() else (-1, part) for part in parts)
 
 
 def session_values(rows: Sequence[Row], metrics: Iterable[Metric]) -> pd.DataFrame:

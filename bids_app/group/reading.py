@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import BadDataError
 from ..outputs.spec import all_specs
 from ..reports.collect import (
+    FILENAME,
     MISSING,
+    SCANS,
     RoomRun,
     RunKey,
     add_metrics,
@@ -16,6 +18,7 @@ from ..reports.collect import (
     bare_label,
     find_subjects,
     read_table,
+    session_folders,
 )
 
 if TYPE_CHECKING:
@@ -27,9 +30,6 @@ Row = dict[str, str]
 
 # Spatial preparation is done once a session, so each run of the session gets its numbers.
 SHARED_ROOM = 'prep'
-
-SCANS = '_scans.tsv'
-FILENAME = 'filename'
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ def read_subjects(output_dir: Path, subjects: Sequence[str] = ()) -> Readings:
     for label in wanted_subjects(output_dir, subjects):
         name = f'sub-{label}'
         try:
-            found = subject_rows(output_dir, label)
+            tables = _scan_tables(output_dir / name)
         except (BadDataError, OSError) as error:
             # Pages may be passed on, and then say nothing of the machine's folders.
             without[name] = str(error).replace(f'{output_dir}/', '').rstrip('.')
             continue
+        found = _rows(name, tables)
         rows += found
-        lost = _lost_files(output_dir / name)
+        lost = _lost_file(tables)
         if not found:
             without[name] = (
                 'its folder holds no numbers: its run was stopped, or no room found its images'
@@ -93,71 +94,60 @@ def read_subjects(output_dir: Path, subjects: Sequence[str] = ()) -> Readings:
     return Readings(rows, without, damaged)
 
 
-def _session_folders(root: Path) -> list[Path]:
-    return [root, *sorted(path for path in root.glob('ses-*') if path.is_dir())]
+class _ScanTable(NamedTuple):
+    """A table of scans of one subject."""
+
+    path: Path
+    session: str
+    """With ``ses-``, or n/a."""
+
+    rows: list[Row]
 
 
-def _tables(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f'*{SCANS}'))
+def _scan_tables(root: Path) -> list[_ScanTable]:
+    sessions = [(folder.name, folder) for folder in session_folders(root)]
+    return [
+        _ScanTable(path, session, _read_scans(path))
+        for session, folder in [(MISSING, root), *sessions]
+        for path in sorted(folder.glob(f'*{SCANS}'))
+    ]
 
 
-def _lost_files(root: Path) -> str:
+def _read_scans(path: Path) -> list[Row]:
+    rows = read_table(path)
+    if not rows or FILENAME not in rows[0]:
+        raise BadDataError(
+            f'{path} is cut short or no table of scans (no row says its {FILENAME}).'
+        )
+    return rows
+
+
+def _lost_file(tables: list[_ScanTable]) -> str:
     """Name the first file that a table of scans lists and that is not there."""
-    for folder in _session_folders(root):
-        for table in _tables(folder):
-            for row in read_table(table):
-                if not (folder / row[FILENAME]).is_file():
-                    return f'{table.name} lists {row[FILENAME]}, which is not there'
+    for table in tables:
+        for row in table.rows:
+            if not (table.path.parent / row[FILENAME]).is_file():
+                return f'{table.path.name} lists {row[FILENAME]}, which is not there'
     return ''
 
 
-def subject_rows(output_dir: Path, subject: str) -> list[Row]:
-    """
-    Rows of one subject: one for each session, or for each run where a session has several.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Root of the derivatives dataset.
-    subject : str
-        Label without ``sub-``.
-
-    Returns
-    -------
-    list of dict
-        Cells as text by column.
-
-    Raises
-    ------
-    BadDataError
-        If a table of scans cannot be read or does not say which files its rows belong to.
-    """
+def _rows(subject: str, tables: list[_ScanTable]) -> list[Row]:
+    """Rows of one subject: one for each session, or for each run where there are several."""
     specs = all_specs()
-    root = output_dir / f'sub-{subject}'
     rows: list[Row] = []
-    for folder in _session_folders(root):
+    for session in dict.fromkeys(table.session for table in tables):
         rooms: dict[tuple[str, RunKey], RoomRun] = {}
-        for table in _tables(folder):
-            _check_table(table)
-            add_metrics(table, rooms, specs)
-        session = folder.name if folder != root else MISSING
+        for table in tables:
+            if table.session == session:
+                add_metrics(table.rows, rooms, specs)
         for scan, metrics in _scans(list(rooms.values())):
-            row = {'participant_id': root.name, 'session_id': session, 'scan': scan}
+            row = {'participant_id': subject, 'session_id': session, 'scan': scan}
             cells = {
                 metric.name: f'{metrics[metric.name]:.6g}' if metric.name in metrics else MISSING
                 for _, metric in all_metrics(specs)
             }
             rows.append(row | cells)
     return rows
-
-
-def _check_table(table: Path) -> None:
-    with table.open(encoding='utf-8', errors='replace') as stream:
-        header = stream.readline().rstrip('\r\n').split('\t')
-    if FILENAME not in header:
-        raise BadDataError(
-            f'{table} is cut short or no table of scans (its first line has no {FILENAME}).'
-        )
 
 
 def _scans(rooms: list[RoomRun]) -> list[tuple[str, dict[str, float]]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..inputs.participants import PARTICIPANT
 from ..outputs.spec import all_specs
 from ..reports.collect import MISSING, all_metrics
 from .design import Design, build_design
 from .effects import Effect, measure_effects
 from .longitudinal import Longitudinal, measure_changes
-from .measures import PARTICIPANT, chosen_metrics, session_values, subject_values
+from .measures import chosen_metrics, session_values, subject_values
 from .outliers import Outliers, find_outliers
 from .roc import Prediction, compare_curves, find_classes, measure_curves
 from .session_times import SessionTimes, read_session_times

@@ -28,6 +28,10 @@ NATIVE = ''
 
 MISSING = 'n/a'
 
+SCANS = '_scans.tsv'
+FILENAME = 'filename'
+"""Column of a table of scans."""
+
 TEMPLATE = '{space}'
 """Stands in the spec for the template that a transform comes from or goes to."""
 
@@ -111,6 +115,11 @@ def find_subjects(output_dir: Path) -> list[str]:
     return sorted(path.name[4:] for path in output_dir.glob('sub-*') if path.is_dir())
 
 
+def session_folders(root: Path) -> list[Path]:
+    """Folders of a subject's sessions, in the order of their names."""
+    return sorted(path for path in root.glob('ses-*') if path.is_dir())
+
+
 def collect_subject(output_dir: Path, subject: str) -> list[Session]:
     """
     Sort a subject's files into sessions, rooms and runs.
@@ -128,8 +137,9 @@ def collect_subject(output_dir: Path, subject: str) -> list[Session]:
         Empty where nothing was written.
     """
     root = output_dir / f'sub-{bare_label(subject)}'
-    folders = sorted(path for path in root.glob('ses-*') if path.is_dir())
-    labels: list[tuple[str | None, Path]] = [(path.name[4:], path) for path in folders]
+    labels: list[tuple[str | None, Path]] = [
+        (path.name[4:], path) for path in session_folders(root)
+    ]
     sessions = [
         _collect_session(label, folder)
         for label, folder in [*labels, (None, root)]
@@ -151,8 +161,8 @@ def _collect_session(label: str | None, folder: Path) -> Session:
     for path in files:
         if not path.name.endswith('.json'):
             _add_file(path, rooms, specs)
-    for table in (path for path in files if path.name.endswith('_scans.tsv')):
-        add_metrics(table, rooms, specs)
+    for table in (path for path in files if path.name.endswith(SCANS)):
+        add_metrics(read_table(table), rooms, specs)
     for room in rooms.values():
         room.sort()
     order = [spec.room for spec in specs]
@@ -262,21 +272,23 @@ def as_number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def add_metrics(table: Path, rooms: dict[tuple[str, RunKey], RoomRun], specs: list[Spec]) -> None:
+def add_metrics(
+    scans: list[dict[str, str]], rooms: dict[tuple[str, RunKey], RoomRun], specs: list[Spec]
+) -> None:
     """
     Add the metrics of a ``_scans.tsv`` to the rooms and runs that they belong to.
 
     Parameters
     ----------
-    table : Path
-        The file; columns that no room declares are left out.
+    scans : list of dict
+        Rows of the table; columns that no room declares are left out.
     rooms : dict
         Rooms by name and run; those that are not there yet are added.
     specs : list of Spec
         All rooms.
     """
-    for row in read_table(table):
-        run = run_key(parse_entities(row.get('filename', '')))
+    for row in scans:
+        run = run_key(parse_entities(row.get(FILENAME, '')))
         for spec, metric in all_metrics(specs):
             value = as_number(row.get(metric.name))
             if value is not None:

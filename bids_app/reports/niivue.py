@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,7 @@ from ..config import TEMPLATES_DIR
 from .embed import Embedded, coarsen, embed
 from .figures import load
 from .mosaics import CLEAR_SHARE, FULL_SHARE
-from .scripts import Script, house_script
+from .scripts import Script, house_script, json_text
 from .viewer import CMAPS
 
 if TYPE_CHECKING:
@@ -169,8 +168,7 @@ def niivue_view(gathered: Gathered, packed: Packed, output_dir: Path) -> NiivueV
         f"img-src data: blob:; connect-src 'self'; script-src {sources}",
         (own,),
         text,
-        # The text of a script element ends at the first "</script".
-        json.dumps(settings, separators=(',', ':')).replace('<', '\\u003c'),
+        json_text(settings),
         tuple((name, name.capitalize()) for name in cmaps),
         {key: volume.text for key, volume in packed.volumes.items()},
         licences,

@@ -150,6 +150,7 @@ def test_ctrl_c_ends_it_cleanly(folder):
     address = line[line.index('http://') :].strip()
     with urllib.request.urlopen(address) as answer:
         assert b'page' in answer.read()
+    # The answer is sent before the server is back where it waits for the signal.
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
