@@ -49,6 +49,19 @@ def test_a_planted_effect_is_found_at_its_place(sign):
     assert not (found & ~near).any()
 
 
+def test_an_effect_in_every_voxel_of_the_box_is_one_cluster():
+    rng = np.random.default_rng(11)
+    group = np.arange(20) % 2 * 1.0
+    everywhere = np.ones((6, 5, 4), bool)
+    values = rng.standard_normal((20, everywhere.sum())) + 20 * group[:, None]
+    test = permutation_test(
+        values.astype(np.float32), group, np.empty((20, 0)), everywhere, PERMUTATIONS, 1
+    )
+    (cluster,) = find_clusters(test, everywhere, AFFINE)
+    assert cluster.volume_ml == pytest.approx(everywhere.sum() * 8 / 1000)
+    assert cluster.cluster_p == pytest.approx(1 / (PERMUTATIONS + 1))
+
+
 def test_t_is_that_of_least_squares():
     values, group, age = cohort(2, effect=1.0)
     values += 1000
