@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import torch
 
 from ...compute.training import assign_folds, split_patients, write_card
-from ...compute.weights import save_weights
+from ...compute.weights import find_model, save_weights
 from ...errors import BadDataError, UsageError
 from .card import describe_model, model_name, summarise
 from .cohort import choose_reshape, read_sample
 from .healthy import leave_unexplained, measure_healthy, measure_held_out
-from .model.predict import Ensemble
+from .model.predict import Ensemble, load_network
 from .run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    import torch
 
     from ...compute.training import Report
     from .cohort import Sample, Volume
     from .healthy import Healthy
+    from .model.autoencoder import AutoencoderSpec
     from .options import TrainingOptions
 
 OWN_DATA: Final = "the user's own healthy people"
 FOLDS: Final = 3
 VALIDATION_FRACTION: Final = 0.25
+RETOLD: Final = ('epochs', 'minutes', 'device', 'options', 'command', 'after')
+"""What a card repeats of the training that it went on from; the people are the same."""
+
 FEWEST: Final = 3
 """People to learn from and to measure."""
 
@@ -50,12 +53,34 @@ class Plan:
         People that no network learns from and that take no part in the statistics.
     only : int
         The one network to train, from 1, without making the model yet; 0 trains all and makes it.
+    start : Path or None
+        Folder of a model of the same division of the same people, whose networks learn on.
     """
 
     folds: int = FOLDS
     validation_fraction: float = VALIDATION_FRACTION
     held_out: tuple[str, ...] = ()
     only: int = 0
+    start: Path | None = None
+
+
+class Earlier(NamedTuple):
+    """
+    A model that is learnt on from.
+
+    Attributes
+    ----------
+    network : Ensemble
+        On the CPU.
+    sha256 : str
+        Of its weights.
+    trained : dict
+        What its card says on how that was.
+    """
+
+    network: Ensemble
+    sha256: str
+    trained: dict[str, Any]
 
 
 def divide(patients: Sequence[str], plan: Plan, seed: int) -> dict[str, int]:
@@ -100,6 +125,54 @@ def divide(patients: Sequence[str], plan: Plan, seed: int) -> dict[str, int]:
     return {names[index]: 0 for index in validation}
 
 
+def open_earlier(
+    folder: Path, name: str, spec: AutoencoderSpec, folds: int, divided: Mapping[str, int]
+) -> Earlier:
+    """
+    Open the model that a training goes on from.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds its card and weights.
+    name : str
+        Of the model.
+    spec : AutoencoderSpec
+        Of the networks that are to be trained.
+    folds : int
+        How many.
+    divided : mapping of str to int
+        Of `divide`.
+
+    Returns
+    -------
+    Earlier
+
+    Raises
+    ------
+    MissingInputError, BadDataError
+        If there is no such model, or it is damaged.
+    UsageError
+        If its networks are others, or learnt from people that the new ones shall measure.
+    """
+    model = find_model('anomaly', folder, folder, name)
+    network, known, _ = load_network(model.card, model.weights, torch.device('cpu'))
+    trained = dict(model.card['trained'])
+    if (known, len(network)) != (spec, folds):
+        raise UsageError(
+            f'{model.card_path} describes networks of another kind or number: give --start-from '
+            'a model of the same --width, --code and --folds.'
+        )
+    if trained.get('not_learnt_by') != divided:
+        raise UsageError(
+            f'The networks of {model.card_path} learnt from other people than these would, so '
+            'some would be measured by a network that knows them: use the same people, '
+            '--hold-out, --folds and --seed.'
+        )
+    told = {key: trained[key] for key in RETOLD if key in trained}
+    return Earlier(network, model.sha256, told)
+
+
 def train_volumes(
     volumes: Sequence[Volume],
     modality: str,
@@ -137,10 +210,17 @@ def train_volumes(
     labels = _held_out(volumes, plan)
     known = [volume for volume in volumes if volume.patient not in labels]
     divided = divide([volume.patient for volume in known], plan, options.seed)
+    name = model_name(modality, strategy)
+    earlier = None
+    if plan.start is not None:
+        earlier = open_earlier(plan.start, name, options.spec, plan.folds, divided)
+        options = replace(options, start=earlier.sha256)
     reshape = choose_reshape(strategy, known)
     report(0.0, f'reshaping {len(volumes)} heads')
     samples = [read_sample(volume, reshape) for volume in known]
-    runs = _fit(samples, divided, out / f'{modality}_{strategy}', options, plan, report)
+    runs = _fit(
+        samples, divided, out / f'{modality}_{strategy}', options, plan, report, earlier
+    )  # fmt: skip
     if plan.only:
         return {}
     report(1.0, 'measuring healthy people')
@@ -159,8 +239,9 @@ def train_volumes(
         modality,
         options.spec.as_card() | {'networks': plan.folds},
         reshape.as_card(),
-        _save(network, healthy, out / f'{model_name(modality, strategy)}.safetensors'),
-        _trained(runs, samples, divided, sorted(labels)),
+        _save(network, healthy, out / f'{name}.safetensors'),
+        _trained(runs, samples, divided, sorted(labels))
+        | ({'after': earlier.trained} if earlier else {}),
         measured,
         {
             'threshold': healthy.threshold,
@@ -168,7 +249,7 @@ def train_volumes(
             'healthy_scores': measured['score'],
         },
     )
-    write_card(out / f'{model_name(modality, strategy)}.json', card)
+    write_card(out / f'{name}.json', card)
     return card
 
 
@@ -189,6 +270,7 @@ def _fit(
     options: TrainingOptions,
     plan: Plan,
     report: Report,
+    earlier: Earlier | None,
 ) -> list[Run]:
     """Train one network after the other, each without its own part of the people."""
     share = options.minutes / plan.folds if options.minutes else None
@@ -204,6 +286,7 @@ def _fit(
             out / f'network_{fold + 1}',
             replace(options, minutes=share, seed=options.seed + fold),
             tell,
+            earlier.network.member(fold) if earlier else None,
         )
         run.fit()
         runs.append(run)

@@ -34,6 +34,8 @@ class TrainingOptions:
         Volume that the threshold leaves in a healthy head, on average, in mL.
     least_spread : float
         As in `Collector`.
+    start : str
+        Checksum of the weights that the networks begin with; none where they begin anew.
     seed : int
         Of everything.
     device : str
@@ -47,6 +49,7 @@ class TrainingOptions:
     minutes: float | None = None
     false_positive_ml: float = 1.0
     least_spread: float = LEAST_SPREAD
+    start: str = ''
     seed: int = 0
     device: str = 'auto'
 

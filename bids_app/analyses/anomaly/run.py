@@ -50,6 +50,8 @@ class Run(AveragedRun[Autoencoder3d]):
         Settings.
     report : callable
         Gets the share of the training that is done and a line.
+    earlier : Autoencoder3d, optional
+        Network to begin with; a new one by default.
 
     Attributes
     ----------
@@ -66,11 +68,14 @@ class Run(AveragedRun[Autoencoder3d]):
         out: Path,
         options: TrainingOptions,
         report: Callable[[float, str], None] = lambda _done, _text: None,
+        earlier: Autoencoder3d | None = None,
     ) -> None:
         self.training, self.validation, self.options = training, validation, options
         self.device = resolve_device(options.device)
         torch.manual_seed(options.seed)
         network = to_device(Autoencoder3d(options.spec), self.device)
+        if earlier is not None:
+            network.load_state_dict(earlier.state_dict())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY
         )

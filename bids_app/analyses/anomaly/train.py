@@ -81,8 +81,9 @@ def _plan(chosen: argparse.Namespace) -> Plan:
     from .fit import Plan
 
     return Plan(
-        chosen.folds, chosen.validation_fraction, tuple(chosen.hold_out or ()), chosen.only
-    )
+        chosen.folds, chosen.validation_fraction, tuple(chosen.hold_out or ()), chosen.only,
+        chosen.start_from,
+    )  # fmt: skip
 
 
 def _options(chosen: argparse.Namespace) -> TrainingOptions:
@@ -161,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     add('--only', type=whole, default=0, metavar='N',
         help='train network N of K alone, such as on another processor; the same command without '
         'it then makes the model')  # fmt: skip
+    add('--start-from', type=Path, metavar='DIR',
+        help='folder of a model of the same people, folds and seed, whose networks learn '
+        'on')  # fmt: skip
     add('--epochs', type=counted, default=options.epochs)
     add('--steps-per-epoch', type=counted, default=options.steps)
     add('--minutes', type=float, help='end within this time, with the learning rate at 0')

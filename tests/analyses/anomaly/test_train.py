@@ -78,6 +78,28 @@ def trained(volumes: list[Volume], tmp_path_factory: pytest.TempPathFactory):
     return train_volumes(volumes, 't1w', 'clustered', out, options, plan), out
 
 
+def test_networks_learn_on_from_those_that_did_not_learn_from_the_same_people(
+    volumes: list[Volume], trained, tmp_path: Path
+) -> None:
+    earlier, folder = trained
+    options = replace(TINY, learning_rate=1e-7, epochs=1)
+    plan = Plan(folds=2, held_out=('07', '08'), start=folder)
+    card = train_volumes(volumes, 't1w', 'clustered', tmp_path / 'on', options, plan)
+    before, after = (
+        load_weights(place / model['weights']['file'], model['weights']['sha256'])
+        for place, model in ((folder, earlier), (tmp_path / 'on', card))
+    )
+    networks = [name for name in before if name.startswith('networks.')]
+    assert networks
+    for name in networks:
+        torch.testing.assert_close(after[name], before[name], atol=1e-3, rtol=1e-2)
+    assert card['trained']['options']['start'] == earlier['weights']['sha256']
+    assert card['trained']['after']['epochs'] == earlier['trained']['epochs']
+    for other in (replace(plan, held_out=('08',)), replace(plan, folds=3)):
+        with pytest.raises(UsageError, match=r'learnt from other people|another kind or number'):
+            train_volumes(volumes, 't1w', 'clustered', tmp_path / 'no', options, other)
+
+
 def test_a_lesion_stands_out_in_a_head_that_was_held_out(trained, volumes) -> None:
     card, out = trained
     model = find_model('anomaly', out, out, 'anomaly_t1w_clustered')
