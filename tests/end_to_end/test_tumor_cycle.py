@@ -91,7 +91,7 @@ def circle(tmp_path_factory):
     return root, trained, evaluated
 
 
-def test_the_card_says_what_was_held_out_and_how_good_it_is(circle):
+def check_card(circle):
     card = json.loads((circle[0] / 'weights/tumor.json').read_text())
     assert card['measured']['on'] == 'held-out patients'
     assert card['measured']['regions']['WT']['dice_mean'] > 0.8
@@ -100,7 +100,7 @@ def test_the_card_says_what_was_held_out_and_how_good_it_is(circle):
     assert not any('05' in name for name in split['training'] + split['validation'])
 
 
-def test_the_app_used_these_weights(circle):
+def check_outputs(circle):
     root = circle[0]
     card = json.loads((root / 'weights/tumor.json').read_text())
     anat = root / 'out/sub-05/anat'
@@ -110,9 +110,16 @@ def test_the_app_used_these_weights(circle):
     assert set(values) <= {0, 1, 2, 4}
 
 
-def test_the_evaluation_reads_both_conventions(circle):
+def check_evaluation(circle):
     table = pd.read_csv(circle[0] / 'evaluation/tumor_evaluation.tsv', sep='\t')
     dice = table.set_index('region')['dice']
     assert dice['WT'] > 0.8
     assert dice['ET'] > 0.5
     assert (circle[0] / 'evaluation/tumor_evaluation.html').is_file()
+
+
+def test_trained_weights_serve_the_app_and_the_evaluation(circle):
+    # One test, as two could go to two processes, each of which would train for minutes.
+    check_card(circle)
+    check_outputs(circle)
+    check_evaluation(circle)

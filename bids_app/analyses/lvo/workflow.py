@@ -157,6 +157,6 @@ def _methods(place: Place) -> str:
         'nnU-Net v2 [@isensee2021]. The hemispheres were compared by registering the mirror image '
         f'of one onto the other; CT, arteries, {territory} of the carotid and middle cerebral '
         'arteries and that difference went into a 3D residual network with attention, after '
-        f'[@mcresnet2024; @woo2018], predictions {mirrored}. Side and segment were read from '
+        f'[@woo2018], predictions {mirrored}. Side and segment were read from '
         'projections of CT and arteries with a 2D U-Net run by nnU-Net v2.'
     )

@@ -211,7 +211,7 @@ def calibrate(logits: np.ndarray, occluded: np.ndarray) -> Calibration:
 
     References
     ----------
-    .. [1] platt1999
+    .. [1] J. C. Platt, in: Advances in Large Margin Classifiers, MIT Press, 1999, pp. 61-74.
 
     Examples
     --------

@@ -106,7 +106,7 @@ def hemisphere_difference(
 
     References
     ----------
-    .. [1] mcresnet2024
+    .. [1] The published code of the NCCT-LVO study (McResNet), of which no paper was found.
     """
     partners = match_hemispheres(
         to_aligned(hu, affine, from_mni, fill=_FILTERED_HU[0]), to_aligned(brain, affine, from_mni)

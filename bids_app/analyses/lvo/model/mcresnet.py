@@ -134,7 +134,7 @@ class McResNet(nn.Module):
 
     References
     ----------
-    .. [1] mcresnet2024
+    .. [1] The published code of the NCCT-LVO study (McResNet), of which no paper was found.
     """
 
     def __init__(self) -> None:

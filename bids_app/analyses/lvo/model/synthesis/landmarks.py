@@ -24,7 +24,7 @@ class Course(NamedTuple):
 
 # Points lie in the cisterns and fissures of the ICBM 2009 symmetric average: between anatomical
 # landmarks (terminus, limen insulae, circular sulcus, interpeduncular fossa) they follow the
-# path through its CSF map that costs least. Radii: kamath1981, rhoton2002.
+# path through its CSF map that costs least. Radii: rhoton2002.
 ARTERIES: Final = {
     'carotid': Course(
         OTHER_VESSEL,
