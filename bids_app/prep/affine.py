@@ -128,11 +128,12 @@ def _failed(image: Path) -> BadDataError:
 
 
 def _read_brain(
-    image: Path, mask: Path, plain: Path, limits: tuple[float, float] = (-np.inf, np.inf)
+    image: Path, mask: Path, plain: Path, limits: tuple[float, float] | None = None
 ) -> SimpleITK.Image:
     """Read an image as ITK sees a plain file on a right-angled grid, 0 outside the brain."""
     raw, data = read_volume(image)
-    data = np.clip(data, *limits)
+    if limits is not None:
+        data = np.clip(data, *limits)
     inside = read_mask(mask, raw)
     upright: nib.Nifti1Image
     upright, straight = straighten(raw, data)

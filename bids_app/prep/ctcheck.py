@@ -151,10 +151,10 @@ def check_head(
         If another part of the body was masked, or too little of the brain is shown.
     """
     spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    volume_cm3 = float(brain.sum() * np.prod(spacing_mm) / MM3_PER_CM3)
-    if volume_cm3 < MIN_BRAIN_CM3:
+    brain_cm3 = float(brain.sum() * np.prod(spacing_mm) / MM3_PER_CM3)
+    if brain_cm3 < MIN_BRAIN_CM3:
         raise BadDataError(
-            f'{path} shows only {volume_cm3:.0f} mL of what could be brain, as where the neck or '
+            f'{path} shows only {brain_cm3:.0f} mL of what could be brain, as where the neck or '
             'the base of the skull was scanned: give a CT of the whole head.'
         )
     enclosed = enclosed_share(hu, brain, spacing_mm)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ...errors import CannotCreateError, ExitCode, UsageError
+from ...errors import ExitCode, UsageError
+from ...evaluation.program import make_folder
 from ...room_config import ANOMALY_MODALITIES, ANOMALY_RESHAPES
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = _parser().parse_args(argv)
     plan = _plan(chosen)
     options = _options(chosen)
-    try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{chosen.out} cannot be created ({error.strerror}).') from error
+    make_folder(chosen.out)
     from ...compute.training import training_progress
     from .cohort import CohortRequest, load_volumes
     from .fit import train_volumes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ... import __version__
 from ...compute.training import write_card
 from ...compute.weights import save_weights
-from ...errors import CannotCreateError
+from ...evaluation.program import make_folder
 from .model.autoencoder import LAYER_WIDTHS
 from .model.calibration import MAX_GAIN
 from .model.curves import VASCULAR_POWER, VASCULAR_QUANTILE
@@ -135,10 +135,7 @@ def save_model(
     CannotCreateError
         If the folder cannot be made.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{out} cannot be created ({error.strerror}).') from error
+    make_folder(out)
     checksum = save_weights(training.autoencoder.state_dict(), out / WEIGHTS_FILE)
     card = describe_model(training, source, options, checksum)
     write_card(out / CARD_FILE, card)

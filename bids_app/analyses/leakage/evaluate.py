@@ -15,7 +15,8 @@ from skimage.metrics import structural_similarity
 
 from ...compute.images import write_text
 from ...compute.weights import find_model, load_weights
-from ...errors import CannotCreateError, ExitCode
+from ...errors import ExitCode
+from ...evaluation.program import make_folder
 from .model.autoencoder import load_autoencoder
 from .model.bolus import estimate_arrival
 from .model.kinetics import fit_patlak
@@ -341,10 +342,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(out: Path, table: pd.DataFrame, links: pd.DataFrame) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{out} cannot be created ({error.strerror}).') from error
+    make_folder(out)
     table = table.round(DECIMALS)
     write_text(out / 'leakage_robustness.tsv', table.to_csv(sep='\t', index=False, na_rep='n/a'))
     write_text(

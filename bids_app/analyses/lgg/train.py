@@ -18,7 +18,8 @@ from ...compute.training import (
     whole,
     write_card,
 )
-from ...errors import BadDataError, CannotCreateError, ExitCode, UsageError
+from ...errors import BadDataError, ExitCode, UsageError
+from ...evaluation.program import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,10 +208,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = _parser().parse_args(argv)
     plan = _plan(chosen)
     options = _options(chosen)
-    try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{chosen.out} cannot be created ({error.strerror}).') from error
+    make_folder(chosen.out)
     from .cohort import CohortRequest, load_cohort
 
     request = CohortRequest(

@@ -136,7 +136,8 @@ def examine(
     report('hemispheres')
     comparison = hemisphere_difference(hu, brain, *place)
     report('detection')
-    stored = prepare_channels(*align(hu, brain, arteries.labels, *place))
+    aligned = align(hu, brain, arteries.labels, *place)
+    stored = prepare_channels(*aligned, comparison.partners)
     logits = predict_logits(
         networks.detection, stack_channels(stored, networks.territory.aligned()), networks.device
     )

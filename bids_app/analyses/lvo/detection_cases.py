@@ -10,6 +10,7 @@ import numpy as np
 
 from ...compute.images import atomic_path
 from .model.detection import HU_LIMITS, prepare_channels, stack_channels
+from .model.hemispheres import match_hemispheres
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def prepare_case(hu: np.ndarray, brain: np.ndarray, vessels: np.ndarray, path: P
     Path
         ``path``.
     """
-    stored = prepare_channels(hu, brain, vessels)
+    stored = prepare_channels(hu, brain, vessels, match_hemispheres(hu, brain))
     with atomic_path(path) as temporary, temporary.open('wb') as stream:
         np.save(stream, stored)
     return path

@@ -20,7 +20,7 @@ from ...compute.images import save_image, write_text
 from ...compute.nnunet.predict import PredictSettings
 from ...compute.training import counted, whole
 from ...config import ComputeConfig
-from ...errors import ExitCode, MissingInputError
+from ...errors import ExitCode
 from ...evaluation.program import make_folder, open_console, run_cases
 from ...evaluation.tables import write_table
 from .chain import STAGES, Networks, examine
@@ -172,8 +172,6 @@ def main(argv: Sequence[str]) -> int:
     if chosen.synthetic:
         write_dataset(bids_dir, chosen.synthetic, chosen.seed, chosen.nprocs)
         labels = bids_dir / LABELS_FOLDER
-    if not bids_dir.is_dir():
-        raise MissingInputError(f'{bids_dir} is not a folder: give a BIDS dataset.')
     work = chosen.out / WORK
     work.mkdir(exist_ok=True)
     plan = Plan(

@@ -119,10 +119,12 @@ def find_scans(bids_dir: Path, labels: Path | None) -> list[Scan]:
     Raises
     ------
     MissingInputError
-        If there is no participants.tsv, or the labels are not there.
+        If the dataset, its participants.tsv or the labels are not there.
     BadDataError
         If a cell holds something else, or nobody has a known answer.
     """
+    if not bids_dir.is_dir():
+        raise MissingInputError(f'{bids_dir} is not a folder: give a BIDS dataset.')
     if labels is not None and not labels.is_dir():
         raise MissingInputError(f'{labels} is not a folder: correct --labels.')
     truths = read_truths(bids_dir)

@@ -16,8 +16,8 @@ from ...compute.nnunet.predict import PredictSettings
 from ...compute.training import counted, split_patients, training_progress, whole, write_card
 from ...compute.weights import find_model
 from ...config import TEMPLATES_DIR
-from ...errors import BadDataError, CannotCreateError, ExitCode, MissingInputError, UsageError
-from ...evaluation.program import run_cases
+from ...errors import BadDataError, ExitCode, UsageError
+from ...evaluation.program import make_folder, run_cases
 from . import train_localisation, train_vessels
 from .card import SYNTHETIC_LICENCE, SYNTHETIC_NOTICE, SYNTHETIC_SOURCE, describe_detection
 from .chain import STAGES, align
@@ -234,18 +234,13 @@ def main(argv: Sequence[str]) -> int:
     """
     chosen = _parser().parse_args(argv)
     plan = _plan(chosen)
-    try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{chosen.out} cannot be created ({error.strerror}).') from error
+    make_folder(chosen.out)
     bids_dir, labels = chosen.bids_dir.resolve(), chosen.labels
     if chosen.synthetic:
         write_dataset(bids_dir, chosen.synthetic, plan.seed, plan.nprocs)
         labels = bids_dir / LABELS_FOLDER
     if labels is None:
         raise UsageError('--labels is missing: name the derivatives dataset with the labels.')
-    if not bids_dir.is_dir():
-        raise MissingInputError(f'{bids_dir} is not a folder: give a BIDS dataset.')
     scans = find_scans(bids_dir, labels.resolve())
     with training_progress(LASTING) as report:
         card = train_stage(scans, chosen.out, plan, report)

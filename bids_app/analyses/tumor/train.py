@@ -12,7 +12,8 @@ import numpy as np
 
 from ...compute.images import write_text
 from ...compute.training import Report, split_patients, training_progress, whole, write_card
-from ...errors import BadDataError, CannotCreateError, ExitCode, UsageError
+from ...errors import BadDataError, ExitCode, UsageError
+from ...evaluation.program import make_folder
 from .card import CARD_FILE, describe_model
 from .options import RECIPES, SIZES, TrainingOptions
 
@@ -204,10 +205,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = _parser().parse_args(argv)
     _check(chosen)
     options = _options(chosen)
-    try:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f'{chosen.out} cannot be created ({error.strerror}).') from error
+    make_folder(chosen.out)
     from .cohort import CohortRequest, load_cohort
 
     request = CohortRequest(

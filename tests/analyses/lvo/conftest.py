@@ -1,7 +1,6 @@
 """Networks of the room whose answers are known, and the room's spec before it is listed."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -22,22 +21,10 @@ ARTERY_HU = 39.0
 CLOT_SHARE = 1.1
 """From here on, in views of 50 HU to 1, the network of segments sees an occlusion of M1."""
 
-ASKED = 'NEUROLESION_LVO_TESTS'
-"""Variable that makes these tests run while no user can run the room: they take long."""
-
 LOGIT = 2.0
 """What the network of detection says of every head."""
 
 NEVER = -1e3
-
-
-def pytest_collection_modifyitems(items):
-    if os.environ.get(ASKED):
-        return
-    skip = pytest.mark.skip(reason=f'the room lvo is not listed yet: {ASKED}=1 runs its tests')
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(skip)
 
 
 @pytest.fixture

@@ -189,8 +189,9 @@ def test_fine_voxels_are_averaged_and_bone_is_cut_before() -> None:
     rng = np.random.default_rng(0)
     fine = np.diag([0.4, 0.4, 5.0, 1.0])
     noise = vessel_channel(rng.normal(40.0, 8.0, (60, 60, 6)), fine)
-    # A Gaussian of standard deviation s in a plane leaves a share of 0.4 / (2 s pi^0.5).
-    assert noise.std() == pytest.approx(8.0 * 0.4 / (2 * 0.503 * np.sqrt(np.pi)), rel=0.1)
+    # A Gaussian of standard deviation s in a plane leaves a share of 0.4 / (2 s pi^0.5); from
+    # voxels of 0.4 mm to 1 mm s is 0.389 mm.
+    assert noise.std() == pytest.approx(8.0 * 0.4 / (2 * 0.389 * np.sqrt(np.pi)), rel=0.1)
     edge = np.full((60, 3, 3), 40.0)
     edge[:30] = 1500.0
     blurred = vessel_channel(edge, fine)[:, 1, 1]

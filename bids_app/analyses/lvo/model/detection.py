@@ -12,9 +12,10 @@ from scipy.special import expit, xlogy
 
 from ....errors import BadDataError
 from .grid import ALIGNED_AFFINE, ALIGNED_SHAPE
-from .hemispheres import compare, match_hemispheres
+from .hemispheres import compare
 
 if TYPE_CHECKING:
+    from .hemispheres import Partners
     from .mcresnet import McResNet
 
 BOX: Final = (slice(4, 76), slice(15, 87), slice(12, 60))
@@ -69,7 +70,7 @@ class Calibration(NamedTuple):
 
 
 def prepare_channels(
-    hu: np.ndarray, brain: np.ndarray, vessels: np.ndarray
+    hu: np.ndarray, brain: np.ndarray, vessels: np.ndarray, partners: Partners
 ) -> NDArray[np.float16]:
     """
     Make of an aligned head what the network needs of it; the hemispheres are compared here.
@@ -82,6 +83,8 @@ def prepare_channels(
         Brain mask.
     vessels : ndarray, shape `ALIGNED_SHAPE`
         Share of arteries in each voxel, from a mask of any of `labels.VESSELS`.
+    partners : Partners
+        Of `hemispheres.match_hemispheres`.
 
     Returns
     -------
@@ -94,7 +97,6 @@ def prepare_channels(
     BadDataError
         As `stack_channels`.
     """
-    partners = match_hemispheres(hu, brain)
     found = compare(hu, brain > 0, ALIGNED_AFFINE, np.eye(4), partners)
     ct = np.where(brain > 0, np.clip(hu, *HU_LIMITS), 0.0)
     channels = {'ct': ct, 'vessels': np.clip(vessels, 0, 1), 'difference': found.difference}

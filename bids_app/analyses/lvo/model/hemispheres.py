@@ -78,6 +78,9 @@ class Comparison(NamedTuple):
     hemispheres: NDArray[np.uint8]
     """Shape of the scan: 0 outside the brain, `LEFT_HEMISPHERE` or `RIGHT_HEMISPHERE`."""
 
+    partners: Partners
+    """What was compared with what."""
+
 
 def hemisphere_difference(
     hu: np.ndarray, brain: np.ndarray, affine: np.ndarray, from_mni: np.ndarray
@@ -215,7 +218,7 @@ def compare(
     hemispheres = np.zeros(hu.shape, np.uint8)
     box = ndimage.find_objects(brain.astype(np.uint8))
     if not box:
-        return Comparison(difference, hemispheres)
+        return Comparison(difference, hemispheres, partners)
     inside = brain[box[0]] > 0
     first = np.array([side.start for side in box[0]])
     filtered = _filter(hu[box[0]], affine) * inside
@@ -236,7 +239,7 @@ def compare(
     difference[box[0]][inside] = np.where(unlike, 0.0, away)
     side = _read(partners.hemispheres, index, 'nearest', order=0)
     hemispheres[box[0]][inside] = side.astype(np.uint8)
-    return Comparison(difference, hemispheres)
+    return Comparison(difference, hemispheres, partners)
 
 
 def _filter(hu: np.ndarray, affine: np.ndarray) -> NDArray[np.float32]:

@@ -57,6 +57,13 @@ NEAR_VESSEL_MM: Final = 3.0
 """A found occlusion may lie so far from labelled vessels, which may end where it begins."""
 
 
+SLAB_MARGIN_MM: Final = 10.0
+"""The slab is a little larger than the box of arteries, and smoothing sees beyond it."""
+
+_VIEWS: Final = ((AXIAL, 2), (CORONAL, 1))
+"""Each view and the axis along which it looks."""
+
+
 @dataclass(frozen=True)
 class Slab:
     """
@@ -102,6 +109,12 @@ def to_slab(values: np.ndarray, affine: np.ndarray, from_mni: np.ndarray) -> NDA
     return np.asarray(sampled)
 
 
+def _slab_box(
+    shape: Sequence[int], affine: np.ndarray, from_mni: np.ndarray
+) -> tuple[slice, slice, slice]:
+    return vessel_box(shape, affine, from_mni, SLAB_MARGIN_MM)
+
+
 def cut_slab(
     hu: np.ndarray,
     brain: np.ndarray,
@@ -134,8 +147,7 @@ def cut_slab(
     BadDataError
         If the image does not reach the base of the brain.
     """
-    # Linear sampling and smoothing see a little more than the slab itself.
-    box = vessel_box(hu.shape, affine, from_mni, margin_mm=10.0)
+    box = _slab_box(hu.shape, affine, from_mni)
     place, inside = cropped_affine(affine, box), brain[box].astype(np.float32)
     sigma = SMOOTHING_MM / voxel_sizes(affine)
     cut = np.clip(hu[box], 0.0, HU_LIMIT).astype(np.float32)
@@ -178,10 +190,10 @@ def project(slab: Slab) -> NDArray[np.float32]:
     """
     scaled = slab.hu / HU_SCALE
     in_vessels = scaled * (slab.vessels.sum(axis=0) >= VESSEL_SHARE)
-    count = [np.maximum(slab.brain.sum(axis=axis), 1) for axis in (2, 1)]
     views = np.zeros((len(VIEW_CHANNELS), *VIEW_SHAPE, 2), np.float32)
-    for view, axis in ((AXIAL, 2), (CORONAL, 1)):
-        images = [scaled.max(axis=axis), scaled.sum(axis=axis) / count[view]]
+    for view, axis in _VIEWS:
+        count = np.maximum(slab.brain.sum(axis=axis), 1)
+        images = [scaled.max(axis=axis), scaled.sum(axis=axis) / count]
         images.append(in_vessels.max(axis=axis))
         images += [image[::-1] for image in images]
         images += [vessel.max(axis=axis) for vessel in slab.vessels]
@@ -221,7 +233,7 @@ def target_views(
     target = np.zeros((*VIEW_SHAPE, 2), np.uint8)
     if segment is None:
         return target
-    box = vessel_box(clot.shape, affine, from_mni, margin_mm=10.0)
+    box = _slab_box(clot.shape, affine, from_mni)
     place, allowed = cropped_affine(affine, box), SEGMENT_VESSELS[segment]
     inside = to_slab(clot[box], place, from_mni)
     # A clot may end a few voxels into the next artery, and fill no more of it than that.
@@ -231,7 +243,7 @@ def target_views(
     ]
     nearest = np.argmin(away, axis=0)
     parts = [inside * (nearest == index) for index in range(len(allowed))]
-    for view, axis in ((AXIAL, 2), (CORONAL, 1)):
+    for view, axis in _VIEWS:
         thick = np.stack([part.sum(axis=axis) for part in parts])
         labels = np.where(thick.max(axis=0) > 0.5, np.array(allowed)[thick.argmax(axis=0)], 0)
         around = ndimage.grey_dilation(labels, footprint=ndimage.generate_binary_structure(2, 1))
@@ -263,7 +275,7 @@ def lift(
         farther than `NEAR_VESSEL_MM` from any vessel.
     """
     lifted = np.zeros(vessels.shape, np.float32)
-    box = vessel_box(vessels.shape, affine, from_mni, margin_mm=10.0)
+    box = _slab_box(vessels.shape, affine, from_mni)
     near = _near(vessels[box] > 0, voxel_sizes(affine))
     indices = np.argwhere(near)
     if not len(indices):
