@@ -39,7 +39,8 @@ sys.exit(sys.argv[1] != built and f"pip found the {built} build of torch for DEV
 # single files for a newer Python, which no run imports.
 RUN site=/opt/neurolesion/lib/python3.11/site-packages \
     && find "$site" -type d -name tests -prune -exec rm -r {} + \
-    && rm -rf "$site/torch/include" "$site/torch/share" \
+    && rm -rf "$site/torch/include" "$site/torch/share" "$site/torch/test" \
+    && find "$site/torch/bin" -type f ! -name torch_shm_manager -delete \
     && find "$site/torch" -name '*.a' -delete \
     && { python3.11 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$site" \
         || echo 'The files above stay as they are.'; } \

@@ -198,7 +198,7 @@ def test_defaults_are_written_out_and_change_nothing(bosh_home):
     words = simulate(BASE)
     assert words[:3] == ['raw', 'out', 'participant']
     written, bare = parse(words), parse(['raw', 'out', 'participant'])
-    for section in ('compute', 'prep', 'anomaly', 'leakage', 'lgg', 'tumor'):
+    for section in ('compute', 'prep', 'anomaly', 'leakage', 'lgg', 'lvo', 'tumor'):
         assert getattr(written, section) == getattr(bare, section)
     assert {**vars(written.run), 'run_id': ''} == {**vars(bare.run), 'run_id': ''}
 

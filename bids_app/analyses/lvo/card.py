@@ -18,7 +18,7 @@ SYNTHETIC_NOTICE: Final = (
     'the chain works. Train on labelled patients before you look at anything but the maps.'
 )
 SYNTHETIC_SOURCE: Final = 'synthetic head CT made by this program'
-SYNTHETIC_LICENCE: Final = 'CC0-1.0'
+SYNTHETIC_LICENCE: Final = 'Apache-2.0'
 LIMITS: Final = (
     f'Looks for one occlusion of the anterior circulation ({", ".join(SEGMENTS)}) on CT without '
     'contrast agent, where most occlusions cannot be seen by eye. Does not see the posterior '

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from .model.density import artery_excess
 from .model.detection import predict_logits, prepare_channels, stack_channels
 from .model.grid import to_aligned
 from .model.hemispheres import LEFT_HEMISPHERE, RIGHT_HEMISPHERE, hemisphere_difference
@@ -174,13 +175,13 @@ def align(
     hu : ndarray of float32, shape `grid.ALIGNED_SHAPE`
     brain : ndarray of bool, same shape
     vessels : ndarray of float32, same shape
-        Share of arteries in each voxel.
+        Of `density.artery_excess`.
     """
     place = affine, from_mni
     return (
         to_aligned(hu, *place, fill=OUTSIDE_HU),
         to_aligned(brain, *place) > INSIDE,
-        to_aligned(vessels > 0, *place),
+        artery_excess(hu, vessels, *place),
     )
 
 

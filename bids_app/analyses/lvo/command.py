@@ -77,7 +77,7 @@ def locate(request: Request) -> dict[str, Any]:
         'common': {
             'Device': str(device),
             'TerritoryAtlas': territory.name if territory else 'embedded',
-            **_warn(row, found),
+            **_warn(row),
         },
         'per_output': {key: describe_model(cards[stage], stage) for key, stage in MODELS.items()},
         'metrics': {name: round(value, DECIMALS) for name, value in numbers.items()},
@@ -178,17 +178,16 @@ def _save_scores(row: Mapping[str, str | float]) -> None:
     write_text(Path(SCORES), '\t'.join(row) + '\n' + '\t'.join(cells) + '\n')
 
 
-def _warn(row: Mapping[str, str | float], found: Examination) -> dict[str, Any]:
+def _warn(row: Mapping[str, str | float]) -> dict[str, Any]:
     """Tell a reader what to know before the maps."""
-    warnings = []
-    if row['occlusion'] == 'no':
-        warnings.append(
+    if row['occlusion'] == 'yes':
+        return {}
+    return {
+        'Warnings': [
             'No occlusion is called: the map of its place says where it would be most likely, '
             'and means nothing by itself.'
-        )
-    if not found.arteries.labels.any():
-        warnings.append('No artery was labelled, so that the score has little to go by.')
-    return {'Warnings': warnings} if warnings else {}
+        ]
+    }
 
 
 def describe_model(card: Mapping[str, Any], stage: str) -> dict[str, str]:

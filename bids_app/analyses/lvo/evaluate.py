@@ -27,6 +27,7 @@ from .chain import STAGES, Networks, examine
 from .command import load_networks
 from .dataset import LABELS_FOLDER, write_dataset
 from .evaluation_tables import COLUMNS, CaseResult, case_table, confusion, summarise, vessel_dice
+from .model.vessels import vessel_box
 from .scans import Placed, Scan, find_scans, place_scan, read_vessels
 from .workflow import describe_models
 
@@ -98,14 +99,17 @@ def evaluate_scan(task: tuple[Scan, bool], plan: Plan) -> CaseResult:
     seconds = time.perf_counter() - begun
     dice = {}
     if scan.vessels is not None:
-        dice = vessel_dice(found.arteries.labels, read_vessels(scan, placed.image))
+        # Arteries go on beyond the box in which they are looked for.
+        box = vessel_box(placed.hu.shape, placed.affine, placed.from_mni)
+        truth = read_vessels(scan, placed.image)
+        dice = vessel_dice(found.arteries.labels[box], truth[box])
     decision = found.localisation.decision
-    truth = scan.truth
+    known = scan.truth
     return CaseResult(
         name=scan.name,
-        occluded=truth.occluded,
-        side=truth.side if truth.occluded else None,
-        segment=truth.segment if truth.occluded else None,
+        occluded=known.occluded,
+        side=known.side if known.occluded else None,
+        segment=known.segment if known.occluded else None,
         probability=found.probability,
         threshold=plan.threshold or networks.calibration.threshold,
         found_side=decision.side,

@@ -12,13 +12,16 @@ from scipy.stats import binomtest
 
 from ...evaluation.delong import delong_areas, delong_interval
 from ...evaluation.masks import dice_score
-from .model.labels import SEGMENTS, VESSELS
+from .model.labels import OCCLUDED, SEGMENTS, VESSELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DECIMALS: Final = 4
 ALL_VESSELS: Final = 'all'
+LARGE_VESSELS: Final = 'large'
+"""Those in which an occlusion is looked for."""
+
 MISSED: Final = 'missed'
 
 
@@ -40,7 +43,7 @@ class CaseResult:
     found_side, found_segment : str
         Where it would be, whether it is called or not.
     dice : mapping of str to float
-        For each of `VESSELS` that the truth has, and for `ALL_VESSELS`; empty without labels.
+        As `vessel_dice`; empty without labels.
     mirrored_side : str or None
         Side found in the same head stored in the other order; None where that was not tried.
     seconds : float
@@ -77,14 +80,17 @@ def vessel_dice(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Dice coefficient of each artery that the truth has, and of all together.
+        Dice coefficient of each artery that the truth has, of all together, and of those in which
+        an occlusion is looked for.
 
     Examples
     --------
     >>> vessel_dice(np.array([1, 1, 2, 0]), np.array([1, 0, 2, 0]))
-    {'all': 0.8, 'C7': 0.6667, 'M1': 1.0}
+    {'all': 0.8, 'large': 0.8, 'C7': 0.6667, 'M1': 1.0}
     """
     scores = {ALL_VESSELS: dice_score(found > 0, truth > 0)}
+    if np.isin(truth, OCCLUDED).any():
+        scores[LARGE_VESSELS] = dice_score(np.isin(found, OCCLUDED), np.isin(truth, OCCLUDED))
     for label, name in VESSELS.items():
         if (truth == label).any():
             scores[name] = dice_score(found == label, truth == label)
@@ -158,7 +164,7 @@ def _share(hits: Sequence[bool]) -> dict[str, float] | None:
 
 
 def _mean_dice(results: Sequence[CaseResult]) -> dict[str, dict[str, float]] | None:
-    names = [ALL_VESSELS, *VESSELS.values()]
+    names = [ALL_VESSELS, LARGE_VESSELS, *VESSELS.values()]
     values = {
         name: [result.dice[name] for result in results if name in result.dice] for name in names
     }
@@ -210,7 +216,7 @@ COLUMNS: Final[dict[str, dict[str, Any]]] = {
     'mirrored_side': {'Description': 'Side found with the file stored in the other order'},
     **{
         f'dice_{name}': {'Description': f'Dice coefficient of the arteries {name}'}
-        for name in (ALL_VESSELS, *VESSELS.values())
+        for name in (ALL_VESSELS, LARGE_VESSELS, *VESSELS.values())
     },
     'seconds': {'Description': 'Time of one head after preparation', 'Units': 's'},
 }

@@ -57,6 +57,8 @@ class LabelledCt:
         Template mm to mm of the image, as well as a registration finds it.
     segment : str or None
         One of ``labels.SEGMENTS``; None where nothing is occluded.
+    found : ndarray of uint8, shape (x, y, z), or None
+        Arteries as a run labels them, with its errors.
     """
 
     hu: np.ndarray
@@ -66,6 +68,12 @@ class LabelledCt:
     affine: np.ndarray
     from_mni: np.ndarray
     segment: str | None
+    found: np.ndarray | None = None
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Arteries that the further stages see: those found, or without any the true ones."""
+        return self.vessels if self.found is None else self.found
 
 
 Cases = Mapping[str, Callable[[], LabelledCt]]
@@ -249,7 +257,8 @@ def train(
     split : tuple of two sequences of str
         Names of cases to learn from and to validate on.
     out : Path
-        Folder of the model; an interrupted training in it is taken up.
+        Folder of the models. The training goes into a folder ``<name>`` in it, so that those of
+        several networks lie side by side; an interrupted one is taken up.
     options : NetworkOptions
         Settings.
     origin : Origin
@@ -275,7 +284,7 @@ def train(
         label_plan=LabelPlan({'background': 0, **network.labels}),
         training=tuple(split[0]),
         validation=tuple(split[1]),
-        out=out,
+        out=out / network.name,
         weights_file=network.name + SAFETENSORS,
     )
     plans = small_plans(
@@ -284,6 +293,7 @@ def train(
     )  # fmt: skip
     device = resolve_device(options.device)
     _, part = train_network(task, plans, options.settings, device, report)
+    (task.out / task.weights_file).replace(out / task.weights_file)
     card = _describe(network, part, origin)
     card['trained'] |= {'cases': len(task.training), 'validation_cases': len(task.validation)}
     write_card(out / f'{network.name}.json', card)

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import nibabel as nib
 import numpy as np
 
+from ...compute.images import save_image
 from ...compute.nnunet.model import from_card
 from ...compute.nnunet.predict import PredictSettings
 from ...compute.training import counted, split_patients, training_progress, whole, write_card
@@ -65,7 +67,7 @@ class Plan:
     seed : int
         Of everything.
     arteries : Path or None
-        Folder with trained ``vessels``: the detection then sees arteries as a run labels them.
+        Folder with trained ``vessels``: the other stages then see arteries as a run labels them.
     territory : Path or None
         The user's own territory of MCA and ICA.
     origin : Origin
@@ -175,21 +177,27 @@ def prepare_one(scan: Scan, work: Path, plan: Plan) -> None:
         Says which network.
     """
     (work / 'placed').mkdir(parents=True, exist_ok=True)
-    load = partial(load_labelled, scan, work / 'placed', plan.seed)
+    load = partial(_load, scan, work / 'placed', plan)
     if plan.stage in NETWORKS:
         prepare_cases(NETWORKS[plan.stage][0], {scan.name: load}, work)
     elif not (path := _sample_file(scan, work)).is_file():
         case = load()
-        vessels = _label_again(case, plan) if plan.arteries else case.vessels
-        prepare_case(*align(case.hu, case.brain, vessels, case.affine, case.from_mni), path)
+        prepare_case(*align(case.hu, case.brain, case.seen, case.affine, case.from_mni), path)
 
 
-def _label_again(case: LabelledCt, plan: Plan) -> np.ndarray:
-    """Labels of arteries as a run would find them."""
+def _load(scan: Scan, placed: Path, plan: Plan) -> LabelledCt:
+    case = load_labelled(scan, placed, plan.seed)
+    if plan.arteries is None:
+        return case
     model = find_model('lvo', Path(__file__).parent, plan.arteries, 'lvo_vessels')
+    path = placed / f'{scan.name}_{model.sha256[:8]}_dseg.nii.gz'
+    if path.is_file():
+        return replace(case, found=np.asarray(nib.load(path).dataobj))
     network = from_card(model.card, model.weights)
     settings = PredictSettings(device=plan.device)
-    return segment_vessels(network, case.hu, case.affine, case.from_mni, settings).labels
+    found = segment_vessels(network, case.hu, case.affine, case.from_mni, settings).labels
+    save_image(found, nib.Nifti1Image(found, case.affine), path)
+    return replace(case, found=found)
 
 
 def _sample_file(scan: Scan, work: Path) -> Path:
@@ -254,6 +262,8 @@ def _plan(chosen: argparse.Namespace) -> Plan:
         raise UsageError('--validation-fraction must lie between 0 and 1.')
     if chosen.minutes is not None and chosen.minutes <= 0:
         raise UsageError('--minutes must be above 0.')
+    if chosen.predicted_vessels and chosen.stage == 'vessels':
+        raise UsageError('--predicted-vessels is for the stages detection and localisation.')
     origin = (
         Origin(SYNTHETIC_SOURCE, SYNTHETIC_LICENCE, SYNTHETIC_NOTICE)
         if chosen.synthetic
@@ -283,7 +293,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--synthetic', type=whole, default=0, metavar='N',
         help='first make N synthetic patients in bids_dir, with their labels')  # fmt: skip
     add('--predicted-vessels', action='store_true',
-        help='let the detection learn from arteries as the network in out finds them')  # fmt: skip
+        help='let detection or localisation learn from arteries as the network in out finds '
+        'them')  # fmt: skip
     add('--lvo-territory-atlas', type=Path, help="territory of the user's own")
     add('--epochs', type=whole, default=0, help='most epochs; 0: what suits the network')
     add('--minutes', type=float, help='end within this time, with the learning rate at 0')

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .model.labels import VESSELS
-from .model.localisation import OCCLUDED
+from .model.labels import OCCLUDED, VESSELS
 from .model.projection import (
     HU_LIMIT,
     HU_SCALE,
@@ -22,7 +21,11 @@ if TYPE_CHECKING:
     from .nnunet_train import LabelledCt, Prepared
 
 OPTIONS: Final = NetworkOptions(
-    patch=VIEW_SHAPE[::-1], features=(16, 32, 64, 128, 160), spacing_mm=1.0, batch=8
+    patch=VIEW_SHAPE[::-1],
+    features=(16, 32, 64, 128, 160),
+    spacing_mm=1.0,
+    batch=8,
+    learning_rate=5e-3,
 )
 
 
@@ -40,7 +43,7 @@ def prepare_case(case: LabelledCt) -> Prepared:
     affine : ndarray of float, shape (4, 4)
     """
     place = case.affine, case.from_mni
-    views = project(cut_slab(case.hu, case.brain, case.vessels, *place))
+    views = project(cut_slab(case.hu, case.brain, case.seen, *place))
     return views, target_views(case.clot, case.vessels, case.segment, *place), SLAB_AFFINE
 
 

@@ -96,7 +96,8 @@ def small_plans(
     features : sequence of int
         Features of each resolution, each half of the one before.
     window : Window, optional
-        Of all channels. By default each is normalised to mean 0 and deviation 1 where it is not 0.
+        Of the first channel; the others are left alone. Without one, each is normalised to mean 0
+        and deviation 1 where it is not 0.
     as_they_are : bool
         Leave the numbers alone.
 
@@ -118,9 +119,11 @@ def small_plans(
             f'each side {halvings} times.'
         )
     name = SLICES if len(patch) == 2 else FULL_RESOLUTION
-    scheme = 'ZScoreNormalization'
+    schemes = ['ZScoreNormalization'] * n_channels
     if window or as_they_are:
-        scheme = 'CTNormalization' if window else 'NoNormalization'
+        schemes = ['NoNormalization'] * n_channels
+    if window:
+        schemes[0] = 'CTNormalization'
     # Trilinear sampling from 1 to 2 mm is the mean of eight voxels, and takes no spline.
     resampling = {'is_seg': False, 'force_separate_z': False, 'memefficient_seg_resampling': False}
     configuration = {
@@ -130,8 +133,8 @@ def small_plans(
         'patch_size': list(patch),
         'median_image_size_in_voxels': [float(size) for size in patch],
         'spacing': [spacing_mm] * len(patch),
-        'normalization_schemes': [scheme] * n_channels,
-        'use_mask_for_norm': [scheme == 'ZScoreNormalization'] * n_channels,
+        'normalization_schemes': schemes,
+        'use_mask_for_norm': [scheme == 'ZScoreNormalization' for scheme in schemes],
         # A slice may well have nothing to find, and Dice of nothing teaches little.
         'batch_dice': name == SLICES,
         'architecture': _architecture(len(patch), features),

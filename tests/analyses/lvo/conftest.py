@@ -11,6 +11,7 @@ from bids_app.analyses import lvo
 from bids_app.analyses.lvo.model.labels import VESSELS
 from bids_app.analyses.lvo.model.mcresnet import McResNet
 from bids_app.analyses.lvo.model.projection import VIEW_CHANNELS
+from bids_app.analyses.lvo.model.vessels import CHANNELS
 from bids_app.compute.weights import save_weights
 from bids_app.config import SPEC_DIR
 from bids_app.outputs import spec
@@ -82,7 +83,7 @@ def weights_dir(tmp_path, known_nnunet):
     folder = tmp_path / 'weights'
     folder.mkdir()
     names = {name: value for value, name in VESSELS.items()}
-    arteries = known_nnunet(('CT',), **names)
+    arteries = known_nnunet(CHANNELS, **names)
     arteries.regions_class_order = None
     arteries.heads = [(0, 0.0)] * (len(names) + 1)
     _write_card(folder, 'lvo_vessels', arteries, _say_m1(arteries, 0, ARTERY_HU))

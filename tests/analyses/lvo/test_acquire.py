@@ -95,6 +95,13 @@ def test_partial_volume_hides_a_clot_from_the_labels_only_below_the_share():
     assert scan.hu[41, 31, 2] == pytest.approx((70 + 35) / 2, abs=1)
 
 
+def test_a_clot_that_fills_no_slice_is_labelled_where_most_of_it_lies():
+    scan = acquire(phantom(), np.random.default_rng(0), Acquisition((1.0, 16.0)))
+    # A quarter of the slice from index 16 to 31.
+    assert scan.clot[41, 31].tolist() == [0, 1, 0]
+    assert scan.clot.sum() == 4 * 4
+
+
 @pytest.mark.parametrize('asked', [3.0, 6.0])
 def test_noise_has_the_asked_standard_deviation(asked):
     scan = acquire(phantom(), np.random.default_rng(1), Acquisition((1.0, 1.5), noise_hu=asked))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from bids_app.analyses.lvo import command
+from bids_app.analyses.lvo import command, workflow
 from bids_app.analyses.lvo.chain import score
 from bids_app.analyses.lvo.command import load_networks, locate
 from bids_app.analyses.lvo.model.labels import M1, SEGMENTS, SIDES
@@ -141,7 +141,7 @@ def test_weights_of_something_else_are_named(weights_dir):
         load_networks(cards, described, None, torch.device('cpu'))
 
 
-def test_a_missing_model_names_the_training(weights_dir):
-    (weights_dir / 'lvo_vessels.json').unlink()
-    with pytest.raises(MissingInputError, match=r'no model lvo_vessels.*train lvo'):
+def test_a_missing_model_names_the_training(weights_dir, monkeypatch):
+    monkeypatch.setattr(workflow, 'STAGES', ('perfusion',))
+    with pytest.raises(MissingInputError, match=r'no model lvo_perfusion.*train lvo'):
         describe_models(ComputeConfig(weights_dir=weights_dir))

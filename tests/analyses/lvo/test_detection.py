@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bids_app.analyses.lvo.detection_cases import Sample, augment, prepare_case
+from bids_app.analyses.lvo.model.density import artery_excess
 from bids_app.analyses.lvo.model.detection import (
     BOX,
     Calibration,
@@ -17,6 +18,7 @@ from bids_app.analyses.lvo.model.detection import (
     stack_channels,
 )
 from bids_app.analyses.lvo.model.grid import ALIGNED_AFFINE, ALIGNED_SHAPE
+from bids_app.analyses.lvo.model.labels import M1
 from bids_app.errors import BadDataError
 
 CLOT = (slice(52, 58), slice(58, 60), slice(20, 22))
@@ -24,7 +26,7 @@ CLOT = (slice(52, 58), slice(58, 60), slice(20, 22))
 
 
 def plain_head(clot_hu: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """CT numbers, brain and arteries of a symmetric ball of tissue with an artery on each side."""
+    """CT numbers, brain and excess of arteries of a symmetric ball of tissue with two of them."""
     mm = (np.indices(ALIGNED_SHAPE).T @ ALIGNED_AFFINE[:3, :3] + ALIGNED_AFFINE[:3, 3]).T
     brain = ((mm - np.array([0, -18, 10]).reshape(3, 1, 1, 1)) ** 2).sum(axis=0) < 62**2
     texture = 4 * np.sin(np.abs(mm[0]) / 4) * np.sin(mm[1] / 5) * np.sin(mm[2] / 4)
@@ -35,7 +37,9 @@ def plain_head(clot_hu: float | None = None) -> tuple[np.ndarray, np.ndarray, np
     hu[vessels > 0] = 40.0
     if clot_hu is not None:
         hu[CLOT] = clot_hu
-    return hu.astype(np.float32), brain, vessels
+    labels = np.where(vessels > 0, M1, 0)
+    excess = artery_excess(hu, labels, ALIGNED_AFFINE, np.eye(4))
+    return hu.astype(np.float32), brain, excess
 
 
 @pytest.fixture(scope='module')
@@ -54,10 +58,11 @@ def test_clot_is_seen_in_three_channels_and_not_cut(prepared: Sample) -> None:
     here, there = where[BOX], where[::-1][BOX]
     assert here.sum() == there.sum() == 24
     np.testing.assert_allclose(ct[here] - ct[there], 22 / 20, atol=0.01)
-    np.testing.assert_allclose(vessels[here], 2.2, atol=0.01)
-    np.testing.assert_allclose(vessels[there], 0, atol=0.01)
-    assert np.median(difference[here]) > 15 / 20
-    assert np.median(difference) < 2 / 20
+    np.testing.assert_allclose(vessels[here], 22, atol=0.05)
+    np.testing.assert_allclose(vessels[there], -22, atol=0.05)
+    assert not vessels[~here & ~there].any()
+    assert np.median(difference[here]) > 15 / 5
+    assert np.median(difference) < 2 / 5
     assert (territory == 0.5).all()
 
 
@@ -65,7 +70,7 @@ def test_denser_clot_is_denser_up_to_its_greatest_density() -> None:
     stored = np.ones((3, *ALIGNED_SHAPE), np.float32)
     seen = []
     for hu in (60.0, 75.0, 90.0):
-        stored[0] = np.clip(hu, 0, 100)
+        stored[0], stored[1] = hu, hu - 40.0
         seen.append(stack_channels(stored, TERRITORY)[:2, 0, 0, 0])
     assert np.all(np.diff(seen, axis=0) > 0.5)
 
@@ -98,7 +103,7 @@ class RightMinusLeft(torch.nn.Module):
 def test_both_mirror_images_are_asked(prepared: Sample) -> None:
     channels = stack_channels(prepared.read(), TERRITORY)
     logits = predict_logits(RightMinusLeft(), channels, torch.device('cpu'))
-    assert logits[0] == pytest.approx(24 * 2.2, rel=0.02)
+    assert logits[0] == pytest.approx(24 * 2 * 22, rel=0.02)
     assert logits[1] == pytest.approx(-logits[0], rel=1e-5)
     mirrored = predict_logits(RightMinusLeft(), channels[:, ::-1].copy(), torch.device('cpu'))
     meaning = Calibration(0.1, 0.3, 0.5)

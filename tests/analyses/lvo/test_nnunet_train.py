@@ -45,7 +45,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights_in(out: Path) -> dict[str, torch.Tensor]:
-    path = out / 'fold_0' / 'checkpoint_final.pth'
+    path = out / train_localisation.NETWORK.name / 'fold_0' / 'checkpoint_final.pth'
     return dict(torch.load(path, weights_only=True)['network_weights'])
 
 
@@ -74,7 +74,7 @@ def test_a_training_that_goes_on_ends_with_the_same_weights(
     train(network, views, (NAMES, NAMES), whole, options, origin)
     with pytest.raises(KeyboardInterrupt):
         train(network, views, (NAMES, NAMES), parts, options, Origin(), stop)
-    assert not (parts / 'fold_0' / 'checkpoint_final.pth').exists()
+    assert not (parts / network.name / 'fold_0' / 'checkpoint_final.pth').exists()
     train(network, views, (NAMES, NAMES), parts, options, origin)
     expected, found = weights_in(whole), weights_in(parts)
     for name, value in expected.items():

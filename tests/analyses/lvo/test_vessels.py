@@ -4,11 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 
 from bids_app.analyses.lvo import train_vessels
 from bids_app.analyses.lvo.model import vessels as vessels_module
-from bids_app.analyses.lvo.model.labels import M1, VESSELS
-from bids_app.analyses.lvo.model.vessels import segment_vessels, vessel_box
+from bids_app.analyses.lvo.model.labels import C7, M1, M2, OTHER_VESSEL, VESSELS
+from bids_app.analyses.lvo.model.vessels import (
+    NEAR_MM,
+    segment_vessels,
+    vessel_box,
+    vessel_channels,
+)
 from bids_app.compute.nnunet.dataset import LabelPlan, describe_dataset
 from bids_app.compute.nnunet.model import NnunetModel
 from bids_app.compute.nnunet.plans import small_plans
@@ -33,7 +39,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> NnunetModel:
     network, options = train_vessels.NETWORK, train_vessels.OPTIONS
     plan = LabelPlan({'background': 0, **network.labels})
     return NnunetModel(
-        plans=small_plans(network.dataset, 1, options.patch, features=options.features),
+        plans=small_plans(network.dataset, 5, options.patch, features=options.features),
         dataset=describe_dataset(network.channels, plan, 1),
         configuration='3d_fullres', mirror_axes=(2,), weights=(), sha256=(), orientation='RAS',
         source=Path('card.json'),
@@ -54,3 +60,23 @@ def test_arteries_are_labelled_on_the_image_s_own_grid(model: NnunetModel, code:
     np.testing.assert_array_equal(found.labels[brain], np.where(head.vessels > 0, M1, 0)[brain])
     np.testing.assert_allclose(found.probability[brain & (head.vessels > 0)], 0.9, rtol=1e-6)
     np.testing.assert_allclose(found.probability[brain & (head.vessels == 0)], 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize('code', ['RAS', 'LPS', 'PSR'])
+@pytest.mark.parametrize('side', [-1.0, 1.0])
+def test_the_network_is_told_where_arteries_usually_run(code: str, side: float) -> None:
+    head = make_phantom(noise_hu=0.0).stored(code)
+    courses = vessel_channels(head.hu, head.affine, head.from_mni)[1:]
+    # A corner of each course far from the other arteries, and a place 10 mm above that of M1.
+    for point, label, expected in (
+        ((12.5, 1.0, -19.5), C7, 1.0),
+        ((28.0, 7.0, -20.0), M1, 1.0),
+        ((45.0, -3.0, -8.0), M2, 1.0),
+        ((16.0, -32.0, -6.0), OTHER_VESSEL, 1.0),
+        ((28.0, 7.0, -10.0), M1, np.exp(-0.5 * (10 / NEAR_MM) ** 2)),
+    ):
+        native = apply_affine(head.from_mni, np.multiply(point, (side, 1, 1)))
+        voxel = np.rint(apply_affine(np.linalg.inv(head.affine), native)).astype(int)
+        found = courses[(label - 1, *voxel)]
+        # The middle of a voxel of 2 by 2 by 2.5 mm is up to 1.9 mm away.
+        assert found == pytest.approx(expected, abs=0.1)

@@ -129,6 +129,22 @@ def test_numbers_with_a_unit_keep_it_and_slices_stay_apart(tmp_path: Path) -> No
     assert (manager.num_segmentation_heads, manager.has_regions) == (2, False)
 
 
+def test_channels_beside_one_with_a_unit_are_left_alone(tmp_path: Path) -> None:
+    root = tmp_path / 'raw' / 'Dataset001_x'
+    channels = np.stack([np.full((16, 16, 16), 55.0), np.full((16, 16, 16), -0.5)])
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[:8] = 1
+    image = nib.Nifti1Image(labels, np.eye(4))
+    write_case(root, 'a', channels.astype(np.float32), labels, image)
+    window = Window(low=-20.0, high=100.0, mean=35.0, std=20.0)
+    plans = small_plans(root.name, 2, (16,) * 3, 1, 1.0, features=(4, 8), window=window)
+    dataset = describe_dataset(['CT', 'place'], LabelPlan({'background': 0, 'clot': 1}), 1)
+    folder = preprocess(root, ['a'], plans, dataset, tmp_path / 'preprocessed')
+    data, _, _, _ = nnUNetDatasetBlosc2(str(folder), ['a']).load_case('a')
+    np.testing.assert_allclose(data[0], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(data[1], -0.5, rtol=1e-5)
+
+
 def test_labels_without_unknown_parts_are_exported_as_they_are() -> None:
     plan = LabelPlan({'background': 0, 'vessel': 1, 'both': [1, 2]}, (1, 2))
     assert plan.exported == {'background': 0, 'vessel': 1, 'both': [1, 2]}

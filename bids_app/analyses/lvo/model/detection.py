@@ -27,11 +27,12 @@ HU_LIMITS: Final = (0.0, 100.0)
 
 TISSUE_HU: Final = 35.0
 SCALE_HU: Final = 20.0
-BLOOD_HU: Final = 40.0
-"""Flowing blood; a clot's surplus over it is what the channel of vessels shows."""
-
-VESSEL_SCALE_HU: Final = 10.0
-"""Voxels of 2 mm at the edge of an artery are fluid for the most part."""
+VESSEL_SCALE_HU: Final = 1.0
+DIFFERENCE_SCALE_HU: Final = 5.0
+"""
+What is looked for is small: an infarct of a few HU, and a clot, 10 to 40 HU denser than blood, in
+a few voxels that it shares with fluid. On the scale of the CT a network takes long to see it.
+"""
 
 STORED: Final = ('ct', 'vessels', 'difference')
 """Arrays of a prepared case, in this order; the territory is the same for all."""
@@ -82,15 +83,15 @@ def prepare_channels(
     brain : ndarray of bool, shape `ALIGNED_SHAPE`
         Brain mask.
     vessels : ndarray, shape `ALIGNED_SHAPE`
-        Share of arteries in each voxel, from a mask of any of `labels.VESSELS`.
+        Of `density.artery_excess`, in HU.
     partners : Partners
         Of `hemispheres.match_hemispheres`.
 
     Returns
     -------
     ndarray of float16, shape (3, *ALIGNED_SHAPE)
-        As `STORED`: CT numbers of the brain cut to `HU_LIMITS`, share of arteries, difference of
-        the hemispheres in HU.
+        As `STORED`: CT numbers of the brain cut to `HU_LIMITS`, arteries, difference of the
+        hemispheres, all in HU.
 
     Raises
     ------
@@ -99,7 +100,7 @@ def prepare_channels(
     """
     found = compare(hu, brain > 0, ALIGNED_AFFINE, np.eye(4), partners)
     ct = np.where(brain > 0, np.clip(hu, *HU_LIMITS), 0.0)
-    channels = {'ct': ct, 'vessels': np.clip(vessels, 0, 1), 'difference': found.difference}
+    channels = {'ct': ct, 'vessels': vessels, 'difference': found.difference}
     for name, values in channels.items():
         _check(name, values)
     return np.stack([channels[name] for name in STORED]).astype(np.float16)
@@ -123,7 +124,7 @@ def stack_channels(
     Returns
     -------
     ndarray of float32, shape (4, 72, 72, 48)
-        CT, CT within vessels, territory, difference; within `BOX`.
+        CT, excess of arteries, territory, difference; within `BOX`.
 
     Raises
     ------
@@ -141,9 +142,9 @@ def stack_channels(
     return np.stack(
         [
             (parts['ct'] - TISSUE_HU) / SCALE_HU,
-            parts['vessels'] * (parts['ct'] - BLOOD_HU) / VESSEL_SCALE_HU,
+            parts['vessels'] / VESSEL_SCALE_HU,
             parts['territory'],
-            parts['difference'] / SCALE_HU,
+            parts['difference'] / DIFFERENCE_SCALE_HU,
         ]
     )
 

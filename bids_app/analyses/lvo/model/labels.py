@@ -12,6 +12,9 @@ OTHER_VESSEL: Final = 4
 VESSELS: Final = {C7: 'C7', M1: 'M1', M2: 'M2', OTHER_VESSEL: 'other'}
 """Labels of arteries; C7 is the terminus of the internal carotid, 0 is no vessel."""
 
+OCCLUDED: Final = (C7, M1, M2)
+"""Those of `VESSELS` in which an occlusion is looked for."""
+
 SEGMENTS: Final = ('M1', 'M2', 'C7', 'C7+M1', 'M1+M2')
 """Segments that an occlusion may fill, in the order of the networks' outputs."""
 

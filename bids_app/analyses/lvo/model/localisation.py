@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ....compute.nnunet.predict import PredictSettings, predict
-from .labels import C7, M1, M2, SEGMENT_VESSELS, SEGMENTS, SIDES
+from .labels import OCCLUDED, SEGMENT_VESSELS, SEGMENTS, SIDES
 from .projection import SLAB_AFFINE, X_MM, cut_slab, lift, project
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ....compute.nnunet.model import NnunetModel
-
-OCCLUDED: Final = (C7, M1, M2)
-"""Labels of the network, in which an occlusion may lie; those of ``labels.VESSELS``."""
 
 SEEN_PIXELS: Final = 12
 """What the mean of so many pixels says is believed: a clot of 3 by 4 mm."""
@@ -80,7 +77,7 @@ def decide(views: np.ndarray) -> Decision:
     Parameters
     ----------
     views : ndarray of float, shape (4, ``*VIEW_SHAPE``, 2)
-        Probabilities of no occlusion and of `OCCLUDED` in each pixel.
+        Probabilities of no occlusion and of ``labels.OCCLUDED`` in each pixel.
 
     Returns
     -------

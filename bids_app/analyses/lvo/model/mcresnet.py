@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS: Final = 4
-"""CT, CT within vessels, territory, difference of the hemispheres."""
+"""CT, excess of arteries, territory, difference of the hemispheres."""
 
 WIDTHS: Final = (64, 128, 256, 512)
 BLOCKS: Final = 2

@@ -236,7 +236,10 @@ def _labels(
     values = [int(value) for value in np.unique(labels) if value]
     counts = np.stack([np.count_nonzero(fine == value, axis=-1) for value in values])
     best = np.array(values, np.uint8)[counts.argmax(0)]
-    result[box] = np.where(counts.sum(0) >= LABEL_SHARE * parts, best, 0)
+    total = counts.sum(0)
+    # A clot across thick slices may fill no voxel so far: those that hold most of it have it.
+    enough = max(1.0, min(LABEL_SHARE * parts, float(total.max())))
+    result[box] = np.where(total >= enough, best, 0)
     return result
 
 
