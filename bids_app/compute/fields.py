@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 # Samples of the coarse grid per correlation length: enough that interpolation shows no creases.
 SAMPLES_PER_SCALE = 2.0
@@ -156,3 +163,42 @@ def distance_inside(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1)
     found = ndimage.distance_transform_edt(padded, sampling=spacing_mm)
     return np.asarray(found[1:-1, 1:-1, 1:-1], dtype=np.float32)
+
+
+def mean_within(
+    values: np.ndarray,
+    inside: np.ndarray,
+    sigma: float | Sequence[float] | np.ndarray,
+    least: float = 0.0,
+    **how: Any,  # noqa: ANN401 - of scipy
+) -> NDArray[np.float32]:
+    """
+    Smooth what a mask holds, without what is around it.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        Where the mask is not, anything.
+    inside : ndarray of bool, same shape
+        Mask.
+    sigma : float or sequence of float
+        Standard deviation along each axis, in voxels.
+    least : float
+        Where no more than this share of the neighbourhood lies inside, the result is 0.
+    **how
+        ``mode`` and ``truncate`` of ``scipy.ndimage.gaussian_filter``.
+
+    Returns
+    -------
+    ndarray of float32, same shape
+        Weighted mean of the values inside, reaching beyond the mask as far as the filter does.
+
+    Examples
+    --------
+    >>> ones = np.ones((5, 5))
+    >>> mean_within(ones, np.eye(5) > 0, 1.0).round(6).min()
+    np.float32(1.0)
+    """
+    weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma, **how)
+    total = ndimage.gaussian_filter(np.where(inside, values, 0.0).astype(np.float32), sigma, **how)
+    return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > least))

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from scipy import ndimage, stats
 
+from ..compute.fields import mean_within
 from ..evaluation.multiplicity import SIGNIFICANT
 from .design import LEAST_RANK
 
@@ -213,14 +214,10 @@ def smooth_within(
     >>> smooth_within(ones, half, 6.0, (2.0, 2.0, 2.0))[:, 4, 4].round(6).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
-    inside = measured.astype(np.float32)
-    values = data.astype(np.float32) * inside
     if fwhm_mm <= 0:
-        return values
+        return np.asarray(data.astype(np.float32) * measured)
     sigma = [fwhm_mm / FWHM_PER_SD / size for size in spacing_mm]
-    summed = ndimage.gaussian_filter(values, sigma, mode='constant')
-    weight = ndimage.gaussian_filter(inside, sigma, mode='constant')
-    return np.asarray(np.divide(summed, weight, out=np.zeros_like(values), where=measured))
+    return np.asarray(mean_within(data, measured, sigma, mode='constant') * measured)
 
 
 def find_clusters(test: VoxelTest, mask: np.ndarray, affine: np.ndarray) -> list[Cluster]:

@@ -251,8 +251,6 @@ def bidsignore_lines() -> list[str]:
             if not output.standard:
                 entities = output.entities
                 last = [f'{key}-{entities[key]}_' for key in ENTITY_ORDER if key in entities][-1:]
-                # In a template the resolution comes between what a map shows and its suffix.
-                gap = '*' if output.resample and ''.join(last).startswith('seg-') else ''
-                name = ''.join(last) + gap + entities['suffix']
+                name = ''.join(last) + entities['suffix']
                 lines.add(f'**/{entities["datatype"]}/*_{name}.*')
     return sorted(lines)

@@ -8,6 +8,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from ..compute.fields import mean_within
 from ..compute.images import read_volume
 from ..errors import BadDataError
 from .similarity import Head, peak
@@ -113,7 +114,5 @@ def fit(
 def _smooth(values: np.ndarray, inside: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Smooth a brain without what is around it, and cut the tails of its values."""
     sigma = SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
-    weights = ndimage.gaussian_filter(inside.astype(np.float32), sigma)
-    total = ndimage.gaussian_filter(np.where(inside, values, 0.0).astype(np.float32), sigma)
-    smooth = np.divide(total, weights, out=np.zeros_like(total), where=weights > 0.05)
+    smooth = mean_within(values, inside, sigma, least=0.05)
     return np.asarray(np.clip(smooth, *np.percentile(smooth[inside], TAILS_PERCENT)))

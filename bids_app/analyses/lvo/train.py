@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,7 @@ from .scans import Scan, find_scans, load_labelled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...compute.nnunet.model import NnunetModel
     from ...compute.training import Report
     from .nnunet_train import LabelledCt
 
@@ -189,15 +190,21 @@ def _load(scan: Scan, placed: Path, plan: Plan) -> LabelledCt:
     case = load_labelled(scan, placed, plan.seed)
     if plan.arteries is None:
         return case
-    model = find_model('lvo', Path(__file__).parent, plan.arteries, 'lvo_vessels')
-    path = placed / f'{scan.name}_{model.sha256[:8]}_dseg.nii.gz'
+    network = _arteries(plan.arteries)
+    path = placed / f'{scan.name}_{network.sha256[0][:8]}_dseg.nii.gz'
     if path.is_file():
         return replace(case, found=np.asarray(nib.load(path).dataobj))
-    network = from_card(model.card, model.weights)
     settings = PredictSettings(device=plan.device)
     found = segment_vessels(network, case.hu, case.affine, case.from_mni, settings).labels
     save_image(found, nib.Nifti1Image(found, case.affine), path)
     return replace(case, found=found)
+
+
+@cache
+def _arteries(folder: Path) -> NnunetModel:
+    """Read the card of the network of arteries once for each process."""
+    model = find_model('lvo', Path(__file__).parent, folder, 'lvo_vessels')
+    return from_card(model.card, model.weights)
 
 
 def _sample_file(scan: Scan, work: Path) -> Path:

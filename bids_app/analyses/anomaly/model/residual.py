@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import ndimage
 
+from ....compute.fields import mean_within
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -203,13 +205,10 @@ def smooth_residual(
     ndarray of float32, same shape
         0 outside the brain.
     """
-    inside = brain.astype(np.float32)
-    residual = (volume - reconstruction).astype(np.float32) * inside
+    residual = (volume - reconstruction).astype(np.float32)
     if smoothing > 0.0:
-        residual = ndimage.gaussian_filter(residual, smoothing, mode='constant', truncate=TRUNCATE)
-        share = ndimage.gaussian_filter(inside, smoothing, mode='constant', truncate=TRUNCATE)
-        residual = np.divide(residual, share, out=np.zeros_like(residual), where=brain)
-    return np.asarray(residual)
+        residual = mean_within(residual, brain, smoothing, mode='constant', truncate=TRUNCATE)
+    return np.asarray(residual * brain)
 
 
 def anomaly_map(

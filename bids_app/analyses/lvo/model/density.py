@@ -8,6 +8,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
+from ....compute.fields import mean_within
 from .grid import ALIGNED_SHAPE, ALIGNED_SPACING_MM, to_aligned
 from .labels import OCCLUDED
 from .vessels import cropped_affine
@@ -60,10 +61,7 @@ def artery_excess(
     inside, place = inside[box[0]], (cropped_affine(affine, box[0]), from_mni)
     sigma = ALONG_MM / voxel_sizes(affine)
     cut = np.clip(hu[box[0]], 0.0, MOST_HU).astype(np.float32)
-    weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma)
-    mean = ndimage.gaussian_filter(cut * inside, sigma)
-    density = np.zeros(inside.shape, np.float32)
-    density[inside] = mean[inside] / weight[inside]
+    density = mean_within(cut, inside, sigma) * inside
     total, share = to_aligned(density, *place), to_aligned(inside, *place)
     near = BESIDE_MM / ALIGNED_SPACING_MM
     # The grid is symmetric, so that the other side is the same array backwards.

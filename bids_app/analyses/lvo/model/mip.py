@@ -10,6 +10,7 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ....compute.fields import mean_within
 from .projection import HU_LIMIT, SMOOTHING_MM
 
 OUTSIDE_HU: Final = -1024
@@ -78,14 +79,9 @@ def slab_maxima(hu: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> NDArra
     if bone.any():
         away_mm = ndimage.distance_transform_edt(~bone, sampling=spacing_mm)
         inside = inside & (away_mm > BONE_MARGIN_MM)
-    weight = inside.astype(np.float32)
-    sigma = SMOOTHING_MM / spacing_mm
-    share = ndimage.gaussian_filter(weight, sigma)
     # The mean of brain alone: what is outside would pull it down.
-    smooth = ndimage.gaussian_filter(hu[box].astype(np.float32) * weight, sigma)
-    smooth = np.divide(
-        smooth, share, out=np.full(smooth.shape, float(OUTSIDE_HU), np.float32), where=inside
-    )
+    smooth = mean_within(hu[box], inside, SMOOTHING_MM / spacing_mm)
+    smooth = np.where(inside, smooth, np.float32(OUTSIDE_HU))
     upwards = _upward_axis(affine)
     size = 2 * int(HALF_SLAB_MM / spacing_mm[upwards]) + 1
     highest = ndimage.maximum_filter1d(smooth, size, upwards, mode='nearest')

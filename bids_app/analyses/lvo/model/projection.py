@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
+from ....compute.fields import mean_within
 from .labels import SEGMENT_VESSELS, VESSELS
 from .vessels import cropped_affine, vessel_box
 
@@ -148,13 +149,11 @@ def cut_slab(
         If the image does not reach the base of the brain.
     """
     box = _slab_box(hu.shape, affine, from_mni)
-    place, inside = cropped_affine(affine, box), brain[box].astype(np.float32)
+    place, inside = cropped_affine(affine, box), brain[box] > 0
     sigma = SMOOTHING_MM / voxel_sizes(affine)
     cut = np.clip(hu[box], 0.0, HU_LIMIT).astype(np.float32)
-    weight = ndimage.gaussian_filter(inside, sigma, mode='nearest')
     # The mean of brain alone: the skull would shine in.
-    smooth = ndimage.gaussian_filter(cut * inside, sigma, mode='nearest')
-    smooth = np.divide(smooth, weight, out=np.zeros_like(smooth), where=weight > 0.05)
+    smooth = mean_within(cut, inside, sigma, least=0.05, mode='nearest')
     within = to_slab(inside, place, from_mni) > 0.5
     return Slab(
         hu=to_slab(smooth, place, from_mni) * within,
