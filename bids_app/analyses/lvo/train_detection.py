@@ -62,8 +62,6 @@ class DetectionOptions:
         Highest; it rises over the first steps and falls to almost nothing.
     batch : int
         Heads at once in memory.
-    accumulate : int
-        Batches whose gradients make one step.
     validation_fraction : float
         Part of the patients by whom the epoch is chosen and the threshold found.
     device : str
@@ -74,9 +72,8 @@ class DetectionOptions:
 
     epochs: int = 20
     minutes: float | None = None
-    learning_rate: float = 3e-4
-    batch: int = 2
-    accumulate: int = 4
+    learning_rate: float = 1e-3
+    batch: int = 8
     validation_fraction: float = 0.2
     device: str = 'cpu'
     seed: int = 0
@@ -84,7 +81,7 @@ class DetectionOptions:
     def fingerprint(self, samples: Sequence[Sample]) -> str:
         """Say what must be the same for a training to go on."""
         people = sorted(f'{sample.patient}:{sample.occluded:d}' for sample in samples)
-        return f'{self.seed} {self.epochs} {self.batch}x{self.accumulate} {people}'
+        return f'{self.seed} {self.epochs} {self.batch} {people}'
 
 
 class DetectionRun(AveragedRun[McResNet]):
@@ -137,7 +134,7 @@ class DetectionRun(AveragedRun[McResNet]):
     @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimiser in which each head is seen once."""
-        return max(1, len(self.training) // (self.options.batch * self.options.accumulate))
+        return max(1, len(self.training) // self.options.batch)
 
     def _line(self, row: dict[str, float]) -> str:
         return (
@@ -171,8 +168,7 @@ class DetectionRun(AveragedRun[McResNet]):
             rate, momentum = one_cycle(position, total, options.learning_rate)
             for group in self.optimizer.param_groups:
                 group['lr'], group['betas'] = rate, (momentum, group['betas'][1])
-            count = options.batch * options.accumulate
-            chosen = np.roll(order, -(step % steps) * count)[:count]
+            chosen = np.roll(order, -(step % steps) * options.batch)[: options.batch]
             losses.append(self._step([self.training[index] for index in chosen], rng))
             self._take_average(step)
         return {'epoch': float(epoch), 'loss': float(np.mean(losses))} | self._validate() | {
@@ -182,18 +178,14 @@ class DetectionRun(AveragedRun[McResNet]):
     def _step(self, chosen: Sequence[Sample], rng: np.random.Generator) -> float:
         """Take one step; in float32, since bfloat16 gradients may be NaN on maps this small."""
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for first in range(0, len(chosen), self.options.batch):
-            part = chosen[first : first + self.options.batch]
-            seen = np.stack([augment(sample.read(), self.territory, rng) for sample in part])
-            truth = torch.tensor([float(sample.occluded) for sample in part], device=self.device)
-            logits = self.network(torch.from_numpy(seen).to(self.device))
-            loss = functional.binary_cross_entropy_with_logits(logits, truth, reduction='sum')
-            torch.autograd.backward(loss / len(chosen))
-            total += float(loss.detach())
+        seen = np.stack([augment(sample.read(), self.territory, rng) for sample in chosen])
+        truth = torch.tensor([float(sample.occluded) for sample in chosen], device=self.device)
+        logits = self.network(torch.from_numpy(seen).to(self.device))
+        loss = functional.binary_cross_entropy_with_logits(logits, truth)
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         self.optimizer.step()
-        return total / len(chosen)
+        return float(loss.detach())
 
     def _validate(self) -> dict[str, float]:
         logits, occluded = answer(self.average, self.validation, self.territory, self.device)
@@ -262,7 +254,7 @@ def train_detection(
     run.fit()
     network = run.average
     # 66 instead of 132 MB; the threshold is that of what is stored.
-    stored = {name: value.half() for name, value in run.best.items()}
+    stored = {name: value.half() if value.ndim > 1 else value for name, value in run.best.items()}
     network.load_state_dict(stored)
     logits, occluded = answer(network, validation, run.territory, run.device)
     found = calibrate(logits, occluded)

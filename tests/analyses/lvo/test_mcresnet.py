@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bids_app.analyses.lvo.model import mcresnet
 from bids_app.analyses.lvo.model.mcresnet import Attention, McResNet, ResidualBlock
 
 
@@ -81,3 +82,14 @@ def test_prediction_of_a_case_does_not_depend_on_its_batch(network: McResNet) ->
     x = torch.randn(3, 4, 32, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_heads_differ_before_anything_is_learnt(monkeypatch) -> None:
+    # With groups of channels normalised in place of batches they differed by a quarter of their
+    # mean, and the network learnt the same answer for all heads.
+    monkeypatch.setattr(mcresnet, 'WIDTHS', (16, 32, 64, 128))
+    torch.manual_seed(0)
+    heads = torch.randn(8, 4, 32, 32, 32)
+    with torch.no_grad():
+        features = McResNet().features(heads).mean((2, 3, 4))
+    assert features.std(0).mean() > 0.6 * features.mean()

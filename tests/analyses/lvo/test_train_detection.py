@@ -18,7 +18,7 @@ from bids_app.compute.weights import load_weights
 from bids_app.errors import BadDataError, UsageError
 
 TERRITORY = np.full(ALIGNED_SHAPE, 0.5, np.float32)
-OPTIONS = training.DetectionOptions(epochs=3, batch=2, accumulate=2, learning_rate=0.3)
+OPTIONS = training.DetectionOptions(epochs=3, batch=4, learning_rate=0.3)
 CLOT = (slice(50, 60), slice(55, 65), slice(30, 40))
 
 
