@@ -218,6 +218,13 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help='folder of a trained nnU-Net for the tumor room, in place of its own weights',
     )
+    group.add_argument(
+        '--lvo-territory-atlas',
+        metavar='FILE',
+        type=Path,
+        help='territory of the middle cerebral and internal carotid arteries for the lvo room, '
+        'probabilities from 0 to 1 in MNI152 space, in place of its own',
+    )
     scheduler = group.add_mutually_exclusive_group()
     scheduler.add_argument(
         '--cluster',
@@ -319,6 +326,7 @@ def parse(argv: list[str] | None = None) -> Config:
         device=options.device,
         weights_dir=options.weights_dir and _folder(options.weights_dir, '--weights-dir'),
         tumor_model=options.tumor_model and _folder(options.tumor_model, '--tumor-model'),
+        lvo_territory_atlas=options.lvo_territory_atlas and options.lvo_territory_atlas.absolute(),
         random_seed=options.random_seed,
         nipype_plugin_file=options.nipype_plugin_file and options.nipype_plugin_file.absolute(),
         cluster=_cluster(options.cluster),

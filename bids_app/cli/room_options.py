@@ -31,6 +31,7 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     _add_anomaly_options(parser)
     _add_leakage_options(parser)
     _add_lgg_options(parser)
+    _add_lvo_options(parser)
     _add_tumor_options(parser)
 
 
@@ -172,6 +173,25 @@ def _add_lgg_options(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=off,
         help="probability from which on a voxel is tumor; default: the model card's",
+    )
+
+
+def _add_lvo_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('room lvo')
+    off = argparse.SUPPRESS
+    group.add_argument(
+        '--lvo-no-mirroring',
+        dest='lvo_mirroring',
+        action='store_false',
+        default=off,
+        help='do not average predictions of mirrored images: faster, a little less exact',
+    )
+    group.add_argument(
+        '--lvo-threshold',
+        metavar='SHARE',
+        type=fraction,
+        default=off,
+        help="probability from which on an occlusion is called; default: the model card's",
     )
 
 

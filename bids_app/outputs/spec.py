@@ -250,7 +250,11 @@ def bidsignore_lines() -> list[str]:
         for output in spec.outputs.values():
             if not output.standard:
                 entities = output.entities
-                last = [f'{key}-{entities[key]}_' for key in ENTITY_ORDER if key in entities][-1:]
-                name = ''.join(last) + entities['suffix']
+                present = [key for key in ENTITY_ORDER if key in entities]
+                last = ''.join(f'{key}-{entities[key]}_' for key in present[-1:])
+                # In a template the resolution may come between the last entity and the suffix.
+                before = present and ENTITY_ORDER.index(present[-1]) < ENTITY_ORDER.index('res')
+                gap = '*' if output.resample and before else ''
+                name = last + gap + entities['suffix']
                 lines.add(f'**/{entities["datatype"]}/*_{name}.*')
     return sorted(lines)

@@ -143,7 +143,9 @@ def examine(
         networks.detection, stack_channels(stored, networks.territory.aligned()), networks.device
     )
     report('place')
-    found = localise(networks.localisation, hu, brain, arteries.labels, *place, settings, report)
+    found = localise(
+        networks.localisation, hu, brain, arteries.labels, aligned[2], *place, settings, report
+    )
     return Examination(
         arteries,
         comparison,

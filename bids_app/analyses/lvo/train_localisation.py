@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from .model.density import artery_excess
 from .model.labels import OCCLUDED, VESSELS
 from .model.projection import (
     HU_LIMIT,
@@ -38,12 +39,13 @@ def prepare_case(case: LabelledCt) -> Prepared:
 
     Returns
     -------
-    channels : ndarray of float32, shape (10, x, y, 2)
+    channels : ndarray of float32, shape (11, x, y, 2)
     labels : ndarray of uint8, shape (x, y, 2)
     affine : ndarray of float, shape (4, 4)
     """
     place = case.affine, case.from_mni
-    views = project(cut_slab(case.hu, case.brain, case.seen, *place))
+    excess = artery_excess(case.hu, case.seen, *place)
+    views = project(cut_slab(case.hu, case.brain, case.seen, excess, *place))
     return views, target_views(case.clot, case.vessels, case.segment, *place), SLAB_AFFINE
 
 

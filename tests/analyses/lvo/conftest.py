@@ -1,20 +1,16 @@
-"""Networks of the room whose answers are known, and the room's spec before it is listed."""
+"""Networks of the room whose answers are known."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-from bids_app.analyses import lvo
 from bids_app.analyses.lvo.model.labels import VESSELS
 from bids_app.analyses.lvo.model.mcresnet import McResNet
 from bids_app.analyses.lvo.model.projection import VIEW_CHANNELS
 from bids_app.analyses.lvo.model.vessels import CHANNELS
 from bids_app.compute.weights import save_weights
-from bids_app.config import SPEC_DIR
-from bids_app.outputs import spec
+from bids_app.outputs.spec import load_spec
 
 ARTERY_HU = 39.0
 """From here on the network of arteries sees M1."""
@@ -29,17 +25,9 @@ NEVER = -1e3
 
 
 @pytest.fixture
-def room_spec(tmp_path, monkeypatch):
-    """Specs with that of this room among them, wherever it lies."""
-    folder = tmp_path / 'derivatives_spec'
-    shutil.copytree(SPEC_DIR, folder)
-    own = Path(lvo.__file__).with_name('lvo.yml')
-    if own.is_file():
-        shutil.copy(own, folder)
-    monkeypatch.setattr(spec, 'SPEC_DIR', folder)
-    spec.load_spec.cache_clear()
-    yield spec.load_spec('lvo')
-    spec.load_spec.cache_clear()
+def room_spec():
+    """What the room promises to write."""
+    return load_spec('lvo')
 
 
 def _write_card(folder, name, network, state, **inputs):

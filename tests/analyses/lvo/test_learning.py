@@ -10,6 +10,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from bids_app.analyses.lvo import train_localisation
+from bids_app.analyses.lvo.model.density import artery_excess
 from bids_app.analyses.lvo.model.labels import M1, M2
 from bids_app.analyses.lvo.model.localisation import localise
 from bids_app.analyses.lvo.nnunet_train import LabelledCt, Network, Origin, prepare_cases, train
@@ -69,9 +70,9 @@ def test_a_clot_that_was_learnt_is_found_on_its_side(
     side, segment, _, _ = HEADS[name]
     head = phantom(name).stored(code)
     model = model_of(localisation / 'lvo_localisation.json')
-    found = localise(
-        model, head.hu, head.brain, head.vessels, head.affine, head.from_mni, ONE_PASS
-    )
+    place = head.affine, head.from_mni
+    excess = artery_excess(head.hu, head.vessels, *place)
+    found = localise(model, head.hu, head.brain, head.vessels, excess, *place, ONE_PASS)
     assert (found.decision.side, found.decision.segment) == (side, segment)
     assert found.decision.side_probabilities[side] > 0.8
     clot = apply_affine(head.affine, np.argwhere(head.clot)).mean(axis=0)

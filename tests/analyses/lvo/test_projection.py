@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
+from bids_app.analyses.lvo.model.density import artery_excess
 from bids_app.analyses.lvo.model.labels import C7, M1, M2, SIDES
 from bids_app.analyses.lvo.model.localisation import decide
 from bids_app.analyses.lvo.model.projection import (
     AXIAL,
     CORONAL,
+    EXCESS_SCALE_HU,
     HU_SCALE,
     SLAB_AFFINE,
     VIEW_CHANNELS,
@@ -36,7 +38,9 @@ def head() -> Phantom:
 
 
 def views_of(head: Phantom) -> np.ndarray:
-    return project(cut_slab(head.hu, head.brain, head.vessels, head.affine, head.from_mni))
+    place = head.affine, head.from_mni
+    excess = artery_excess(head.hu, head.vessels, *place)
+    return project(cut_slab(head.hu, head.brain, head.vessels, excess, *place))
 
 
 def targets_of(head: Phantom, segment: str) -> np.ndarray:
@@ -65,6 +69,17 @@ def test_the_mean_is_that_of_brain_and_the_skull_does_not_shine_in(views: np.nda
     assert mean[mean > 0].min() > BRAIN_HU - 6.0
     assert mean[mean > 0].max() < 0.5 * (BRAIN_HU + CLOT_HU)
     assert np.median(mean[mean > 0]) == pytest.approx(BRAIN_HU, abs=1.0)
+
+
+def test_the_excess_is_that_of_the_clot_on_its_side_alone(views: np.ndarray) -> None:
+    excess = views[NAMES['excess of arteries']] * EXCESS_SCALE_HU
+    for view, row_mm, place in ((AXIAL, Y_MM, 1), (CORONAL, Z_MM, 2)):
+        highest = excess[..., view].max()
+        assert 0.5 * (CLOT_HU - BLOOD_HU) < highest < CLOT_HU - BLOOD_HU + 3.0
+        column, row = np.argwhere(excess[..., view] > 0.5 * highest).mean(axis=0)
+        assert X_MM[0] + column == pytest.approx(-MIDDLE_OF_M1[0], abs=2.0)
+        assert row_mm[0] + row == pytest.approx(MIDDLE_OF_M1[place], abs=2.0)
+        assert excess[X_MM > 0, :, view].max() < 0.2 * highest
 
 
 def test_each_artery_has_its_own_view(views: np.ndarray) -> None:

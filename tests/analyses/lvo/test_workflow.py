@@ -23,7 +23,7 @@ SPACE = Space('MNI152NLin2009aSym', 2)
 
 
 @pytest.fixture
-def build(tmp_path, weights_dir, room_spec):
+def build(tmp_path, weights_dir):
     """Give a function that makes the room's workflows for a session with one CT."""
     path = tmp_path / 'bids/sub-01/ct/sub-01_ct.nii.gz'
     path.parent.mkdir(parents=True)
@@ -53,7 +53,7 @@ def test_the_room_waits_for_ct_and_mask(build):
     assert locate.settings == {'threshold': 0.0, 'mirroring': True}
 
 
-def test_maps_go_to_the_templates_by_the_transform_of_the_ct(build, room_spec):
+def test_maps_go_to_the_templates_by_the_transform_of_the_ct(build):
     (_, moved), place = build(spaces=True)
     wanted = set(moved.get_node('inputnode').inputs.copyable_trait_names())
     suffix = SPACE.node_suffix

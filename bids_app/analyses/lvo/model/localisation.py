@@ -58,7 +58,7 @@ class Localisation:
         Side and segment.
     views : ndarray of float32, shape (4, ``*VIEW_SHAPE``, 2)
         Probabilities of no occlusion and of one in C7, M1 and M2 in each pixel of both views.
-    inputs : ndarray of float32, shape (10, ``*VIEW_SHAPE``, 2)
+    inputs : ndarray of float32, shape (11, ``*VIEW_SHAPE``, 2)
         What the network saw: `projection.VIEW_CHANNELS`.
     probability : ndarray of float32, shape (x, y, z)
         Of an occlusion, on the grid of the image.
@@ -134,6 +134,7 @@ def localise(
     hu: np.ndarray,
     brain: np.ndarray,
     vessels: np.ndarray,
+    excess: np.ndarray,
     affine: np.ndarray,
     from_mni: np.ndarray,
     settings: PredictSettings,
@@ -152,6 +153,8 @@ def localise(
         Brain mask.
     vessels : ndarray of int, shape (x, y, z)
         From `vessels.segment_vessels`.
+    excess : ndarray of float32, shape `grid.ALIGNED_SHAPE`
+        Of `density.artery_excess`.
     affine : ndarray of float, shape (4, 4)
         Voxel to mm.
     from_mni : ndarray of float, shape (4, 4)
@@ -170,7 +173,7 @@ def localise(
     BadDataError
         If the image does not reach the base of the brain, or has no brain there.
     """
-    inputs = project(cut_slab(hu, brain, vessels, affine, from_mni))
+    inputs = project(cut_slab(hu, brain, vessels, excess, affine, from_mni))
     views = predict(model, inputs, SLAB_AFFINE, settings, report)
     return Localisation(
         decision=decide(views),

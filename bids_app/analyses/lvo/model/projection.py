@@ -10,6 +10,7 @@ from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
 from ....compute.fields import mean_within
+from .grid import ALIGNED_AFFINE
 from .labels import SEGMENT_VESSELS, VESSELS
 from .vessels import cropped_affine, vessel_box
 
@@ -43,6 +44,9 @@ HU_LIMIT: Final = 100.0
 HU_SCALE: Final = 50.0
 """CT numbers from 0 to 100 HU become 0 to 2; where there is no brain is 0."""
 
+EXCESS_SCALE_HU: Final = 10.0
+"""A clot is so much denser than blood, or more."""
+
 VESSEL_SHARE: Final = 0.25
 """Of a voxel, from which on its density counts as a vessel's; M2 may be as thin as a voxel."""
 
@@ -50,6 +54,7 @@ _CT_VIEWS: Final = ('CT maximum', 'CT mean', 'CT maximum in vessels')
 VIEW_CHANNELS: Final = (
     *_CT_VIEWS,
     *(f'{name} of the other side' for name in _CT_VIEWS),
+    'excess of arteries',
     *VESSELS.values(),
 )
 """The other side's views let a network compare the sides without looking across the image."""
@@ -78,11 +83,14 @@ class Slab:
         Where there is.
     vessels : ndarray of float32, shape (4, ``*SLAB_SHAPE``)
         Share of each voxel that each of ``labels.VESSELS`` takes.
+    excess : ndarray of float32, shape `SLAB_SHAPE`
+        Density of arteries less that of the other side, in HU.
     """
 
     hu: NDArray[np.float32]
     brain: NDArray[np.bool_]
     vessels: NDArray[np.float32]
+    excess: NDArray[np.float32]
 
 
 def to_slab(values: np.ndarray, affine: np.ndarray, from_mni: np.ndarray) -> NDArray[np.float32]:
@@ -120,6 +128,7 @@ def cut_slab(
     hu: np.ndarray,
     brain: np.ndarray,
     vessels: np.ndarray,
+    excess: np.ndarray,
     affine: np.ndarray,
     from_mni: np.ndarray,
 ) -> Slab:
@@ -134,6 +143,8 @@ def cut_slab(
         Brain mask.
     vessels : ndarray of int, shape (x, y, z)
         A key of ``labels.VESSELS``, or 0.
+    excess : ndarray of float32, shape `grid.ALIGNED_SHAPE`
+        Of `density.artery_excess`.
     affine : ndarray of float, shape (4, 4)
         Voxel to mm.
     from_mni : ndarray of float, shape (4, 4)
@@ -159,6 +170,7 @@ def cut_slab(
         hu=to_slab(smooth, place, from_mni) * within,
         brain=within,
         vessels=np.stack([to_slab(vessels[box] == value, place, from_mni) for value in VESSELS]),
+        excess=to_slab(excess, ALIGNED_AFFINE, np.eye(4)),
     )
 
 
@@ -173,7 +185,7 @@ def project(slab: Slab) -> NDArray[np.float32]:
 
     Returns
     -------
-    ndarray of float32, shape (10, ``*VIEW_SHAPE``, 2)
+    ndarray of float32, shape (11, ``*VIEW_SHAPE``, 2)
         Channels of `VIEW_CHANNELS`; the axial view has x and y of the slab, the coronal one x
         and z.
 
@@ -181,7 +193,7 @@ def project(slab: Slab) -> NDArray[np.float32]:
     --------
     >>> hu = np.zeros(SLAB_SHAPE, np.float32)
     >>> hu[100, 60, 30] = 75.0
-    >>> views = project(Slab(hu, hu > 0, np.zeros((4, *SLAB_SHAPE), np.float32)))
+    >>> views = project(Slab(hu, hu > 0, np.zeros((4, *SLAB_SHAPE), np.float32), 0 * hu))
     >>> float(views[0, 100, 60, AXIAL]), float(views[0, 100, 30, CORONAL])
     (1.5, 1.5)
     >>> float(views[3, 43, 60, AXIAL])
@@ -195,6 +207,7 @@ def project(slab: Slab) -> NDArray[np.float32]:
         images = [scaled.max(axis=axis), scaled.sum(axis=axis) / count]
         images.append(in_vessels.max(axis=axis))
         images += [image[::-1] for image in images]
+        images.append(slab.excess.max(axis=axis) / EXCESS_SCALE_HU)
         images += [vessel.max(axis=axis) for vessel in slab.vessels]
         rows = images[0].shape[1]
         views[..., :rows, view] = images
