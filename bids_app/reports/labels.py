@@ -45,7 +45,7 @@ NOTHING = 'Nothing was found: no voxel of this map has a label.'
 
 _SLICES = (
     'Axial slices without and with the labels, then coronal and sagittal ones; most go through '
-    'the largest labelled region.'
+    'the largest labelled region{}.'
 )
 _COLOR = re.compile(r'#[0-9a-fA-F]{6}')
 
@@ -130,16 +130,23 @@ def label_figures(
     for item in of_kind(room.native, KIND):
         grid = load(item)
         values = np.rint(grid.data).astype(np.int32)
-        name = str((item.output.display or {}).get('name', ''))
+        display = item.output.display or {}
+        name = str(display.get('name', ''))
         contours = label_contours(item.path, values, grid, name)
         own, prepared = images_of([room]), prepared_images(session)
         fitting = [image for image in (*own, *prepared) if same_grid(image.volume, grid)]
         lesion = values != 0
-        rows = plane_views(grid, fitting[0].inside | lesion if fitting else lesion, lesion)
+        first = np.isin(values, display.get('through', ()))
+        rows = plane_views(
+            grid,
+            fitting[0].inside | lesion if fitting else lesion,
+            first if first.any() else lesion,
+        )
+        of = f' of the first {len(display["through"])} labels' if first.any() else ''
         still = item.sidecar.get('Alignment') == SHARED_GRID
         backgrounds = _backgrounds(own, prepared, grid, still) or [black(item, grid)]
         for index, background in enumerate(backgrounds):
-            figure = _figure(item, grid, background, rows, contours, pixel_ratio)
+            figure = _figure(item, grid, background, rows, contours, of, pixel_ratio)
             if index > 0:
                 words = '' if contours else NOTHING
                 figure = replace(figure, description=words, warnings=())
@@ -212,6 +219,7 @@ def _figure(
     background: Background,
     rows: Sequence[Sequence[View]],
     contours: Sequence[Contour],
+    of: str,
     pixel_ratio: float,
 ) -> FigureView:
     volume, window = background.on(grid, rows), background.window
@@ -232,15 +240,15 @@ def _figure(
         title,
         item.output.description if contours else NOTHING,
         f'{title}: {planes} slices. {legend}. {convention_text(mosaics[0][0])}.',
-        _note(background, contours),
+        _note(background, contours, of),
         draw_planes(mosaics, pixel_ratio),
         item.path.name,
         warnings_of(item),
     )
 
 
-def _note(background: Background, contours: Sequence[Contour]) -> str:
-    notes = [_SLICES] if contours else []
+def _note(background: Background, contours: Sequence[Contour], of: str) -> str:
+    notes = [_SLICES.format(of)] if contours else []
     unnamed = sum(not contour.label for contour in contours)
     if unnamed:
         notes.append(f'{unnamed} smaller labels are drawn and not named.')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .planes import plane_views
 from .registration import image_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .slices import View, Volume
 
@@ -24,6 +24,9 @@ KIND = 'overlay'
 
 PICTURES = 5
 """What the picture of one map weighs, in mosaics."""
+
+HIGHEST_SHARE = 0.5
+"""Of a map's highest value; slices go through what is above it, where no region is marked."""
 
 THRESHOLD = 'Threshold'
 """Sidecar field: value from which on the region of the map is marked."""
@@ -51,11 +54,25 @@ def overlay_figures(
     for item in of_kind(room.native, KIND):
         display = item.output.display or {}
         grid = load(item)
-        region = _mask(room.native.get(str(display.get('region', ''))), grid)
         background, inside = _find_background(item, str(display.get('over', '')), session, grid)
-        rows = plane_views(grid, inside, region)
+        region, focus, words = _focus(room, display, grid)
+        rows = plane_views(grid, inside, focus)
         compared = room.native.get(str(display.get('beside', '')))
-        yield _figure(item, grid, (background, compared), rows, region, pixel_ratio)
+        yield _figure(item, grid, (background, compared), rows, region, words, pixel_ratio)
+
+
+def _focus(
+    room: RoomRun, display: Mapping[str, Any], grid: Volume
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Region to outline, what slices go through, and a sentence about both."""
+    nothing = np.zeros(grid.data.shape, bool)
+    if 'region' in display:
+        region = _mask(room.native.get(str(display['region'])), grid)
+        return region, region, _marked(region)
+    if display.get('through') == 'highest' and grid.data.any():
+        highest = grid.data > HIGHEST_SHARE * grid.data.max()
+        return nothing, highest, 'Most slices go through the highest values.'
+    return nothing, nothing, ''
 
 
 def _mask(item: Written | None, grid: Volume) -> np.ndarray:
@@ -88,6 +105,7 @@ def _figure(
     images: tuple[Background, Written | None],
     rows: Sequence[Sequence[View]],
     region: np.ndarray,
+    words: str,
     pixel_ratio: float,
 ) -> FigureView:
     background, compared = images
@@ -122,7 +140,7 @@ def _figure(
         item.output.description,
         f'{title}: {planes} slices. Colours span {extent}. {legend} '
         f'{convention_text(mosaics[-1][0])}.',
-        f'{order}. {note} {_marked(region)}',
+        f'{order}. {note} {words}'.strip(),
         draw_planes(mosaics, pixel_ratio),
         item.path.name,
         warnings_of(item),

@@ -327,6 +327,19 @@ def test_slices_go_through_the_largest_part_and_through_one_far_from_it():
     assert 40 not in chosen, 'a single voxel takes no slice from the others'
 
 
+def test_slices_go_through_the_labels_that_matter_most(folder, monkeypatch):
+    parts = seen((4.0, 4.0, 4.0))
+    folder.image('t1w', 'sub-01_T1w.nii.gz', parts)
+    folder.put('tumor', 'dseg', 'sub-01_T1w.nii.gz', parts[2])
+    (usual,) = folder.figures()
+    assert 'the largest labelled region.' in usual.note
+    monkeypatch.setitem(load_spec('tumor').outputs['dseg'].display, 'through', [1, 3])
+    (first,) = folder.figures()
+    assert 'the largest labelled region of the first 2 labels.' in first.note
+    assert pixels(first.picture).shape == pixels(usual.picture).shape
+    assert (pixels(first.picture) != pixels(usual.picture)).mean() > 0.1
+
+
 def test_a_small_lesion_is_shown_with_its_neighbours():
     lesion = np.zeros((30, 30, 30), bool)
     lesion[4:6, 4:6, 1:3] = True

@@ -79,7 +79,7 @@ def put_maps(root, name, z, region, brain):
     put(root, 'anomaly', f'{name}_pseudohealthy', source, 0.5 * brain)
 
 
-def figures(root, monkeypatch):
+def figures(root, monkeypatch, name='anomaly'):
     """Figures and what was drawn for each."""
     drawn = []
 
@@ -89,7 +89,7 @@ def figures(root, monkeypatch):
 
     monkeypatch.setattr(overlays, 'draw_planes', draw)
     session = collect_subject(root, '01')[0]
-    room = next(room for room in session.rooms if room.spec.room == 'anomaly')
+    room = next(room for room in session.rooms if room.spec.room == name)
     return list(overlays.overlay_figures(room, session.rooms, 1.0)), drawn
 
 
@@ -148,6 +148,26 @@ def test_nothing_found_is_said(folder, monkeypatch):
     assert 'No voxel is over the threshold.' in figure.note
     assert rows[2][0].contours == []
     assert 'Most slices' in other.note
+
+
+def test_a_map_without_a_region_is_cut_where_it_is_highest_and_names_no_threshold(
+    folder, monkeypatch
+):
+    brain, spot = head()
+    source = 'sub-01_ct.nii.gz'
+    for key in ('difference', 'localisation'):
+        put(folder, 'lvo', key, source, brain + 3.0 * spot)
+    found, drawn = figures(folder, monkeypatch, 'lvo')
+    notes = {figure.title: figure.note for figure in found}
+    assert not any('threshold' in note for note in notes.values())
+    assert 'through the highest values' in notes['Place of an occlusion']
+    assert 'slices go' not in notes['Difference of the hemispheres']
+    shares = {}
+    for figure, rows in zip(found, drawn, strict=True):
+        views = [mosaic.view for row in rows for mosaic in row]
+        hit = [np.take(spot, i, view.axis).any() for view in views for i in view.indices]
+        shares[figure.title] = np.mean(hit)
+    assert shares['Place of an occlusion'] > 0.5 > shares['Difference of the hemispheres']
 
 
 def test_a_map_without_its_image_lies_on_black(folder, monkeypatch):

@@ -50,6 +50,12 @@ CHANNELS: Final = ('CT', *(f'course of {name}' for name in VESSELS.values()))
 NEAR_MM: Final = 5.0
 """Standard deviation of the nearness: arteries and registrations are so far from the average."""
 
+FAR_MM: Final = 25.0
+"""
+No artery of 20 synthetic heads is farther from its usual course. On a real head 45 % of what the
+network took for M1 was, and lay in the orbit.
+"""
+
 GRID_MM: Final = 2.0
 
 FWHM_TO_SIGMA: Final = 1.0 / np.sqrt(8.0 * np.log(2.0))
@@ -268,7 +274,8 @@ def segment_vessels(
     Returns
     -------
     VesselMap
-        On the grid of the image; empty outside `vessel_box`.
+        On the grid of the image; empty outside `vessel_box`, and farther than `FAR_MM` from the
+        usual course of an artery.
 
     Raises
     ------
@@ -285,4 +292,8 @@ def segment_vessels(
     heads = np.array([values[0] for values in model.heads], np.uint8)
     labels[box] = heads[found.argmax(axis=0)]
     probability[box] = 1.0 - found[0]
+    least = np.exp(-0.5 * (FAR_MM / NEAR_MM) ** 2)
+    for label, course in zip(VESSELS, seen[1:], strict=True):
+        lost = (labels[box] == label) & (course < least)
+        labels[box][lost] = probability[box][lost] = 0
     return VesselMap(labels, probability)
