@@ -77,7 +77,7 @@ def circle(tmp_path_factory):
     trained = run(
         *('bids_app.cli.tools', 'train', 'tumor', root / 'bids', root / 'weights'),
         *('--labels', root / 'truth', '--hold-out', '05', '--epochs', 6, '--iterations', 40),
-        *('--patch', 32, 32, 32, '--device', 'cpu'),
+        *('--patch', 48, 48, 48, '--device', 'cpu'),
     )
     run(
         *('bids_app', root / 'bids', root / 'out', 'participant', '-w', root / 'work'),
