@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import ndimage
@@ -170,7 +170,8 @@ def mean_within(
     inside: np.ndarray,
     sigma: float | Sequence[float] | np.ndarray,
     least: float = 0.0,
-    **how: Any,  # noqa: ANN401 - of scipy
+    mode: Literal['reflect', 'constant', 'nearest'] = 'reflect',
+    truncate: float = 4.0,
 ) -> NDArray[np.float32]:
     """
     Smooth what a mask holds, without what is around it.
@@ -185,8 +186,8 @@ def mean_within(
         Standard deviation along each axis, in voxels.
     least : float
         Where no more than this share of the neighbourhood lies inside, the result is 0.
-    **how
-        ``mode`` and ``truncate`` of ``scipy.ndimage.gaussian_filter``.
+    mode, truncate
+        As for ``scipy.ndimage.gaussian_filter``.
 
     Returns
     -------
@@ -199,6 +200,8 @@ def mean_within(
     >>> mean_within(ones, np.eye(5) > 0, 1.0).round(6).min()
     np.float32(1.0)
     """
-    weight = ndimage.gaussian_filter(inside.astype(np.float32), sigma, **how)
-    total = ndimage.gaussian_filter(np.where(inside, values, 0.0).astype(np.float32), sigma, **how)
+    weight, total = (
+        ndimage.gaussian_filter(part.astype(np.float32), sigma, mode=mode, truncate=truncate)
+        for part in (inside, np.where(inside, values, 0.0))
+    )
     return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > least))

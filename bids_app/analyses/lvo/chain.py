@@ -137,14 +137,14 @@ def examine(
     report('hemispheres')
     comparison = hemisphere_difference(hu, brain, *place)
     report('detection')
-    aligned = align(hu, brain, arteries.labels, *place)
-    stored = prepare_channels(*aligned, comparison.partners)
+    aligned_hu, aligned_brain, excess = align(hu, brain, arteries.labels, *place)
+    stored = prepare_channels(aligned_hu, aligned_brain, excess, comparison.partners)
     logits = predict_logits(
         networks.detection, stack_channels(stored, networks.territory.aligned()), networks.device
     )
     report('place')
     found = localise(
-        networks.localisation, hu, brain, arteries.labels, aligned[2], *place, settings, report
+        networks.localisation, hu, brain, arteries.labels, excess, *place, settings, report
     )
     return Examination(
         arteries,
