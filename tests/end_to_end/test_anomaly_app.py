@@ -20,7 +20,7 @@ from .app import describe, load, run_app
 
 EXPECTED = Path(__file__).parent / 'expected'
 SPACE = 'space-MNI152NLin2009aSym_res-2'
-TO_TEMPLATE = ('--output-spaces', 'MNI152NLin2009aSym:res-2')
+TO_TEMPLATE = ('--output-spaces', 'MNI152NLin2009aSym:res-2', '--registration-quality', 'fast')
 PACKAGE = Path(anomaly.__file__).parent
 
 

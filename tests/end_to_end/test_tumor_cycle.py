@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SHAPE = (44, 52, 44)
+SHAPE = (36, 42, 36)
 AFFINE = np.diag([-3.0, 3.0, 3.0, 1.0])
 NAMES = {'FLAIR': 'FLAIR', 'T1w': 'T1w', 'T1Gd': 'ce-gadolinium_T1w', 'T2w': 'T2w'}
 # Brain, necrosis, edema, enhancing tumor.
@@ -45,7 +45,7 @@ def draw(root, patient, seed):
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing='ij'), axis=-1)
     brain = (((grid - np.array(SHAPE) / 2) / (np.array(SHAPE) * 0.42)) ** 2).sum(axis=-1) < 1
-    centre = np.array(SHAPE) / 2 + rng.uniform(-7, 7, 3)
+    centre = np.array(SHAPE) / 2 + rng.uniform(-4, 4, 3)
     distance = np.linalg.norm(grid - centre, axis=-1) + rng.normal(0, 0.2, SHAPE)
     labels = np.zeros(SHAPE, np.uint8)
     for radius, label in ((9, 2), (6, 3), (3.5, 1)):
@@ -76,7 +76,7 @@ def circle(tmp_path_factory):
     )
     trained = run(
         *('bids_app.cli.tools', 'train', 'tumor', root / 'bids', root / 'weights'),
-        *('--labels', root / 'truth', '--hold-out', '05', '--epochs', 6, '--iterations', 40),
+        *('--labels', root / 'truth', '--hold-out', '05', '--epochs', 4, '--iterations', 40),
         *('--patch', 48, 48, 48, '--device', 'cpu'),
     )
     run(
