@@ -39,6 +39,9 @@ MODELS = {
 }
 """Outputs that come of a network, and of which one."""
 
+OF_ITS_PLACE = ('localisation', 'scores')
+"""Outputs that a reader must not take for a finding where no occlusion is called."""
+
 SCORES, METADATA = 'scores.tsv', 'metadata.json'
 
 # Maps are cut after so many decimals: files of half the size.
@@ -77,9 +80,11 @@ def locate(request: Request) -> dict[str, Any]:
         'common': {
             'Device': str(device),
             'TerritoryAtlas': territory.name if territory else 'embedded',
-            **_warn(row),
         },
-        'per_output': {key: describe_model(cards[stage], stage) for key, stage in MODELS.items()},
+        'per_output': {
+            key: describe_model(cards[stage], stage) | (_warn(row) if key in OF_ITS_PLACE else {})
+            for key, stage in MODELS.items()
+        },
         'metrics': {name: round(value, DECIMALS) for name, value in numbers.items()},
     }
     write_text(Path(METADATA), json.dumps(metadata, indent=1))
@@ -179,13 +184,13 @@ def _save_scores(row: Mapping[str, str | float]) -> None:
 
 
 def _warn(row: Mapping[str, str | float]) -> dict[str, Any]:
-    """Tell a reader what to know before the maps."""
+    """Tell a reader of `OF_ITS_PLACE` what to know before."""
     if row['occlusion'] == 'yes':
         return {}
     return {
         'Warnings': [
-            'No occlusion is called: the map of its place says where it would be most likely, '
-            'and means nothing by itself.'
+            'No occlusion is called: the map of its place and the probabilities of sides and '
+            'segments say where it would be most likely, and mean nothing by themselves.'
         ]
     }
 

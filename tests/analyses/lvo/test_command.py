@@ -94,6 +94,7 @@ def test_an_occlusion_is_called_on_its_side(run, side, code):
         assert values.max() < 110
         assert (values[~head.brain] == -1024).mean() > 0.7
         assert values[head.clot].max() > 60
+    assert not any('Warnings' in fields for fields in metadata['per_output'].values())
     names = {key: fields['ModelName'] for key, fields in metadata['per_output'].items()}
     assert names == {
         'scores': 'known lvo_detection', 'vessels': 'known lvo_vessels',
@@ -119,6 +120,14 @@ def test_below_the_threshold_nothing_is_called():
     assert row['probability_left'] == 0.9
     row = score(found, 0.4)
     assert (row['occlusion'], row['side'], row['segment']) == ('yes', 'left', 'C7+M1')
+
+
+def test_only_outputs_of_the_place_warn_where_nothing_is_called(run):
+    _, row, metadata = run(make_phantom('left'), threshold=0.999)
+    assert row['occlusion'] == 'no'
+    warned = {key for key, fields in metadata['per_output'].items() if 'Warnings' in fields}
+    assert warned == {'localisation', 'scores'}
+    assert 'Warnings' not in metadata['common']
 
 
 def test_an_image_above_the_arteries_is_named(run):
