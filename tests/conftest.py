@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
+
+from bids_app.demo.cohort import SUBJECTS
+from bids_app.demo.dataset import Demo, make_demo
 
 REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / 'shared' / 'data'
@@ -46,6 +51,26 @@ def validator_issues():
 def validate():
     """Errors that the BIDS validator finds in a folder."""
     return lambda folder: [i for i in _validator_issues(folder) if i['severity'] == 'error']
+
+
+@pytest.fixture(scope='session')
+def copy_demo(tmp_path_factory, request):
+    """Give a function that writes the first subject of the demo, simulated once for all."""
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, 'workerinput'):
+        root = root.parent
+    made = root / 'first_subject'
+    with FileLock(root / 'first_subject.lock'):
+        if not made.is_dir():
+            first = [subject for subject in SUBJECTS if subject.label == '01']
+            make_demo(root / 'being_made', subjects=first)
+            (root / 'being_made').rename(made)
+
+    def copy(folder: Path) -> Demo:
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return Demo(folder / 'bids', folder / 'truth')
+
+    return copy
 
 
 @dataclass

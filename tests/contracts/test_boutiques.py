@@ -20,8 +20,6 @@ from bids_app import __version__
 from bids_app.cli import parser as parser_module
 from bids_app.cli.descriptor import DISABLES, REQUIRES, TOGETHER, main, render
 from bids_app.cli.parser import build_parser, parse
-from bids_app.demo.cohort import SUBJECTS
-from bids_app.demo.dataset import make_demo
 from bids_app.errors import ExitCode, UsageError
 
 REPO = Path(__file__).parents[2]
@@ -388,10 +386,10 @@ def test_bosh_explains_the_exit_code(slab, bosh_home):
 
 
 @pytest.mark.slow
-def test_tests_of_the_descriptor_pass_on_the_demo_dataset(bosh_home, monkeypatch):
+def test_tests_of_the_descriptor_pass_on_the_demo_dataset(bosh_home, monkeypatch, copy_demo):
     # Its pytest would keep its cache in the installed package.
     monkeypatch.setenv('PYTEST_ADDOPTS', '-p no:cacheprovider')
-    make_demo(bosh_home / 'demo_data', subjects=[item for item in SUBJECTS if item.label == '01'])
+    copy_demo(bosh_home / 'demo_data')
     # "bosh test" has no --no-container: without an image it runs on this machine.
     bare = {key: value for key, value in DESCRIPTOR.items() if key != 'container-image'}
     (bosh_home / 'bare.json').write_text(json.dumps(bare))

@@ -12,8 +12,6 @@ import pytest
 from scipy import ndimage
 
 from bids_app.analyses import anomaly
-from bids_app.demo.cohort import SUBJECTS
-from bids_app.demo.dataset import make_demo
 
 from ..analyses.anomaly.anomaly_models import SPEC, THRESHOLD, write_model
 from .app import describe, load, run_app
@@ -29,15 +27,14 @@ def run(root, *flags, **options):
 
 
 @pytest.fixture(scope='module')
-def phantom(tmp_path_factory):
+def phantom(tmp_path_factory, copy_demo):
     """
     A head with a tumor, on four grids, and networks that take the median for health.
 
     T2w has no model.
     """
     root = tmp_path_factory.mktemp('anomaly')
-    subject = next(subject for subject in SUBJECTS if subject.label == '01')
-    demo = make_demo(root, subjects=[subject])
+    demo = copy_demo(root)
     shutil.rmtree(demo.bids / 'sub-01/perf')
     for modality in ('t1w', 'flair'):
         write_model(root / 'weights', modality=modality, sd=0.5)

@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_app.demo.cohort import SUBJECTS
-from bids_app.demo.dataset import make_demo
 from bids_app.evaluation.masks import dice_score
 
 from .app import describe, files_of, load, run_app
@@ -28,9 +26,8 @@ def run(root, *flags, **options):
 
 
 @pytest.mark.slow
-def test_phantom_of_three_grids_and_a_template(tmp_path, validate):
-    subject = next(subject for subject in SUBJECTS if subject.label == '01')
-    demo = make_demo(tmp_path, subjects=[subject])
+def test_phantom_of_three_grids_and_a_template(tmp_path, copy_demo, validate):
+    demo = copy_demo(tmp_path)
     shutil.rmtree(demo.bids / 'sub-01/perf')
     for path in (demo.bids / 'sub-01/anat').glob('*_T2w.*'):
         path.unlink()

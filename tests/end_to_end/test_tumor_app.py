@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 
 from bids_app.analyses.tumor.model.labels import regions_of
-from bids_app.demo.cohort import SUBJECTS
-from bids_app.demo.dataset import make_demo
 
 from .app import load, run_app
 
@@ -33,10 +31,9 @@ def dice(one, other):
 
 
 @pytest.fixture(scope='module')
-def phantom(tmp_path_factory):
+def phantom(tmp_path_factory, copy_demo):
     root = tmp_path_factory.mktemp('tumor')
-    subject = next(subject for subject in SUBJECTS if subject.label == '01')
-    demo = make_demo(root, subjects=[subject])
+    demo = copy_demo(root)
     shutil.rmtree(demo.bids / 'sub-01/perf')
     done = run(root, ONE_PASS, *TO_TEMPLATE)
     assert done.returncode == 0, done.stderr
