@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+import nibabel as nib
 import numpy as np
 import SimpleITK
 
@@ -18,9 +19,6 @@ from .register import MIN_OVERLAP, is_partial, measure
 from .resample import read_itk
 from .spaces import EMBEDDED, Space, find_template
 from .transforms import flip_axes
-
-if TYPE_CHECKING:
-    import nibabel as nib
 
 QUALITY: Final = 'fast'
 """Of `greedy.QUALITIES`: an affine gains nothing from voxels below 2 mm."""
@@ -130,12 +128,18 @@ def _failed(image: Path) -> BadDataError:
 def _read_brain(
     image: Path, mask: Path, plain: Path, limits: tuple[float, float] | None = None
 ) -> SimpleITK.Image:
-    """Read an image as ITK sees a plain file on a right-angled grid, 0 outside the brain."""
+    """
+    Read an image as ITK sees a plain file on a right-angled grid, 0 outside the brain.
+
+    Places that are sampled follow the order of the voxels: with one order for all, the same head
+    gives the same transform however it is stored.
+    """
     raw, data = read_volume(image)
     if limits is not None:
         data = np.clip(data, *limits)
     inside = read_mask(mask, raw)
-    upright: nib.Nifti1Image
     upright, straight = straighten(raw, data)
     _, share = straighten(raw, inside.astype(np.float32))
-    return read_itk(save_image(straight * (share > _INSIDE), upright, plain))
+    brain = nib.Nifti1Image(straight * (share > _INSIDE), upright.affine, upright.header)
+    ordered = nib.as_closest_canonical(brain)
+    return read_itk(save_image(np.asarray(ordered.dataobj), ordered, plain))

@@ -74,6 +74,13 @@ def test_a_known_affine_is_found(tmp_path: Path, codes: str, contrast: str) -> N
     assert np.array_equal(found, register_affine(image, mask, seed=0))
 
 
+def test_how_a_head_is_stored_changes_nothing(tmp_path: Path) -> None:
+    first = register_affine(*make_subject(tmp_path, 'RAS', 'same'), seed=0)
+    for codes in ('LAS', 'PIL'):
+        other = register_affine(*make_subject(tmp_path, codes, 'same'), seed=0)
+        np.testing.assert_allclose(other, first, atol=1e-6)
+
+
 def test_a_sheared_grid_is_no_obstacle(tmp_path: Path) -> None:
     image, mask = make_subject(tmp_path, 'RAS', 'same')
     shear = np.eye(4)
