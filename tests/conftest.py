@@ -22,6 +22,14 @@ REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / 'shared' / 'data'
 
 
+LONGEST = 'test_tumor_cycle'
+
+
+def pytest_collection_modifyitems(items):
+    """Start the test of minutes first, lest at the end one process works on while others idle."""
+    items.sort(key=lambda item: LONGEST not in item.nodeid)
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
     """The real data beside the repository."""
