@@ -49,6 +49,24 @@ class ModelFiles:
         return str(self.card['weights']['sha256'])
 
 
+def began_with(start: ModelFiles | None) -> dict[str, Any]:
+    """
+    Name the weights with which a training began, and how they were trained, for its card.
+
+    Parameters
+    ----------
+    start : ModelFiles or None
+        None if they were drawn at random.
+
+    Returns
+    -------
+    dict
+    """
+    if start is None:
+        return {}
+    return {'start_from': start.sha256, 'after': start.card.get('trained', {})}
+
+
 def find_model(
     room: str, room_folder: Path, weights_dir: Path | None, name: str = ''
 ) -> ModelFiles:

@@ -50,6 +50,7 @@ def describe_detection(part: Mapping[str, Any], origin: Origin) -> dict[str, Any
         'method': part['method'],
         'weights': {**part['weights'], 'licence': origin.licence},
         'calibration': part['calibration'],
+        **({'side': part['side']} if 'side' in part else {}),
         'trained': {'data': origin.source, **part['training']},
         'measured': part['validation'],
         'inputs': {

@@ -12,6 +12,7 @@ from .model.detection import predict_logits, prepare_channels, stack_channels
 from .model.grid import to_aligned
 from .model.hemispheres import LEFT_HEMISPHERE, RIGHT_HEMISPHERE, hemisphere_difference
 from .model.localisation import localise
+from .model.side import side_evidence
 from .model.vessels import segment_vessels
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .model.hemispheres import Comparison
     from .model.localisation import Localisation
     from .model.mcresnet import McResNet
+    from .model.side import SideWeights
     from .model.territories import Territory
     from .model.vessels import VesselMap
 
@@ -53,6 +55,8 @@ class Networks:
         On ``device``.
     calibration : Calibration
         What its logits mean.
+    side : SideWeights or None
+        What its evidence of the side means; without, the views alone tell the side.
     territory : Territory
         Of the carotid and middle cerebral arteries.
     device : torch.device
@@ -62,6 +66,7 @@ class Networks:
     vessels: NnunetModel
     detection: McResNet
     calibration: Calibration
+    side: SideWeights | None
     localisation: NnunetModel
     territory: Territory
     device: torch.device
@@ -139,12 +144,15 @@ def examine(
     report('detection')
     aligned_hu, aligned_brain, excess = align(hu, brain, arteries.labels, *place)
     stored = prepare_channels(aligned_hu, aligned_brain, excess, comparison.partners)
-    logits = predict_logits(
-        networks.detection, stack_channels(stored, networks.territory.aligned()), networks.device
-    )
+    territory = networks.territory.aligned()
+    logits = predict_logits(networks.detection, stack_channels(stored, territory), networks.device)
+    left = None
+    if networks.side is not None:
+        evidence = side_evidence(networks.detection, stored, territory, networks.device)
+        left = networks.side.log_odds(evidence)
     report('place')
     found = localise(
-        networks.localisation, hu, brain, arteries.labels, excess, *place, settings, report
+        networks.localisation, hu, brain, arteries.labels, excess, *place, settings, left, report
     )
     return Examination(
         arteries,

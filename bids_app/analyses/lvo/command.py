@@ -23,6 +23,7 @@ from ...prep.affine import LinearFit, register_affine_ct
 from .chain import STAGES, Examination, Networks, examine, measure, score
 from .model.detection import Calibration
 from .model.mip import slab_maxima, without_bone
+from .model.side import SideWeights
 from .model.territories import EMBEDDED_TERRITORIES, read_territory
 from .train_detection import load_network
 
@@ -137,6 +138,8 @@ def load_networks(
     state = load_weights(Path(own['weights']), str(own['sha256']))
     try:
         calibration = Calibration(**cards['detection']['calibration'])
+        side = cards['detection'].get('side')
+        weights = None if side is None else SideWeights(**side)
         network = load_network(state, device)
     except (KeyError, TypeError, RuntimeError) as error:
         raise BadDataError(
@@ -147,6 +150,7 @@ def load_networks(
         vessels=from_card(cards['vessels'], Path(described['vessels']['weights'])),
         detection=network,
         calibration=calibration,
+        side=weights,
         localisation=from_card(cards['localisation'], Path(described['localisation']['weights'])),
         territory=read_territory(territory or TEMPLATES_DIR / EMBEDDED_TERRITORIES),
         device=device,

@@ -31,6 +31,8 @@ class Sample:
     patient: str
     occluded: bool
     file: Path
+    side: str | None = None
+    """Of the occlusion, where it is known."""
 
     def read(self) -> NDArray[np.float16]:
         """Map the arrays into memory."""

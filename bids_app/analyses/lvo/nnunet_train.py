@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...compute.training import Report
+    from ...compute.weights import ModelFiles
 
 LICENCE: Final = 'yours, as your training data allow'
 REFERENCE: Final = 'Isensee et al., Nat Methods 18 (2021) 203-211'
@@ -244,6 +245,7 @@ def train(
     options: NetworkOptions,
     origin: Origin,
     report: Report = lambda _done, _text: None,
+    start: ModelFiles | None = None,
 ) -> dict[str, Any]:
     """
     Train on prepared cases, or go on where that stopped, and write weights and card.
@@ -265,6 +267,8 @@ def train(
         For the card.
     report : callable
         Is told the share of the training that is done and a short text.
+    start : ModelFiles or None, optional
+        A trained model of the same network to begin with.
 
     Returns
     -------
@@ -274,7 +278,7 @@ def train(
     Raises
     ------
     UsageError
-        If the folder holds a training with other options.
+        If the folder holds a training with other options, or `start` is of another network.
     MissingInputError
         If the GPU asked for is not there.
     """
@@ -286,6 +290,7 @@ def train(
         validation=tuple(split[1]),
         out=out / network.name,
         weights_file=network.name + SAFETENSORS,
+        start=start,
     )
     plans = small_plans(
         network.dataset, len(network.channels), options.patch, options.batch, options.spacing_mm,

@@ -34,9 +34,14 @@ if TYPE_CHECKING:
 
     from ...compute.nnunet.model import NnunetModel
     from ...compute.training import Report
+    from ...compute.weights import ModelFiles
     from .nnunet_train import LabelledCt
 
+ROOM: Final = Path(__file__).parent
 WORK: Final = 'work'
+EMBEDDED: Final = 'embedded'
+"""Word for the folder of the weights that come with the program."""
+
 LASTING: Final = ('epoch', 'going on')
 """Words of a message that stays on the screen."""
 
@@ -71,6 +76,10 @@ class Plan:
         Folder with trained ``vessels``: the other stages then see arteries as a run labels them.
     territory : Path or None
         The user's own territory of MCA and ICA.
+    start : Path or None
+        Folder of trained models; the training begins with the weights of that of its stage.
+    learning_rate : float or None
+        Highest; None takes what suits a network that begins anew.
     origin : Origin
         Where the cases come from, for the card.
     """
@@ -84,6 +93,8 @@ class Plan:
     seed: int = 0
     arteries: Path | None = None
     territory: Path | None = None
+    start: Path | None = None
+    learning_rate: float | None = None
     origin: Origin = field(default_factory=Origin)
 
 
@@ -150,10 +161,11 @@ def train_stage(
         The card.
     """
     used = usable_scans(scans, plan.stage)
+    start = None if plan.start is None else _find_start(plan.start, plan.stage)
     work = out / WORK
     run_cases(partial(prepare_one, work=work, plan=plan), used, plan.nprocs, 'preparing')
     if plan.stage == 'detection':
-        return _train_detection(used, out, plan, report)
+        return _train_detection(used, out, plan, report, start)
     network, options = NETWORKS[plan.stage]
     rng = np.random.default_rng(plan.seed)
     split = split_patients([scan.patient for scan in used], plan.validation_fraction, rng)
@@ -161,7 +173,9 @@ def train_stage(
     chosen = replace(options, device=plan.device, seed=plan.seed)
     if plan.epochs or plan.minutes:
         chosen = replace(chosen, epochs=plan.epochs, minutes=plan.minutes)
-    return train(network, work, (training, validation), out, chosen, plan.origin, report)
+    if plan.learning_rate:
+        chosen = replace(chosen, learning_rate=plan.learning_rate)
+    return train(network, work, (training, validation), out, chosen, plan.origin, report, start)
 
 
 def prepare_one(scan: Scan, work: Path, plan: Plan) -> None:
@@ -203,7 +217,7 @@ def _load(scan: Scan, placed: Path, plan: Plan) -> LabelledCt:
 @cache
 def _arteries(folder: Path) -> NnunetModel:
     """Read the card of the network of arteries once for each process."""
-    model = find_model('lvo', Path(__file__).parent, folder, 'lvo_vessels')
+    model = find_model('lvo', ROOM, folder, 'lvo_vessels')
     return from_card(model.card, model.weights)
 
 
@@ -212,13 +226,14 @@ def _sample_file(scan: Scan, work: Path) -> Path:
 
 
 def _train_detection(
-    scans: Sequence[Scan], out: Path, plan: Plan, report: Report
+    scans: Sequence[Scan], out: Path, plan: Plan, report: Report, start: ModelFiles | None
 ) -> dict[str, Any]:
     from .model.territories import EMBEDDED_TERRITORIES, read_territory
     from .train_detection import CARD_FILE, DetectionOptions, train_detection
 
     samples = [
-        Sample(scan.patient, scan.truth.occluded, _sample_file(scan, out / WORK)) for scan in scans
+        Sample(scan.patient, scan.truth.occluded, _sample_file(scan, out / WORK), scan.truth.side)
+        for scan in scans
     ]
     options = DetectionOptions(
         minutes=plan.minutes, validation_fraction=plan.validation_fraction,
@@ -226,8 +241,10 @@ def _train_detection(
     )  # fmt: skip
     if plan.epochs:
         options = replace(options, epochs=plan.epochs)
+    if plan.learning_rate:
+        options = replace(options, learning_rate=plan.learning_rate)
     territory = read_territory(plan.territory or TEMPLATES_DIR / EMBEDDED_TERRITORIES).aligned()
-    part = train_detection(samples, territory, out, options, report)
+    part = train_detection(samples, territory, out, options, report, start)
     card = describe_detection(part, plan.origin)
     write_card(out / CARD_FILE, card)
     return card
@@ -269,6 +286,8 @@ def _plan(chosen: argparse.Namespace) -> Plan:
         raise UsageError('--validation-fraction must lie between 0 and 1.')
     if chosen.minutes is not None and chosen.minutes <= 0:
         raise UsageError('--minutes must be above 0.')
+    if chosen.learning_rate is not None and chosen.learning_rate <= 0:
+        raise UsageError('--learning-rate must be above 0.')
     if chosen.predicted_vessels and chosen.stage == 'vessels':
         raise UsageError('--predicted-vessels is for the stages detection and localisation.')
     origin = (
@@ -279,8 +298,21 @@ def _plan(chosen: argparse.Namespace) -> Plan:
     return Plan(
         chosen.stage, chosen.epochs, chosen.minutes, chosen.validation_fraction, chosen.nprocs,
         chosen.device, chosen.seed, chosen.out if chosen.predicted_vessels else None,
-        chosen.lvo_territory_atlas, origin,
+        chosen.lvo_territory_atlas, _start(chosen.start_from), chosen.learning_rate, origin,
     )  # fmt: skip
+
+
+def _start(said: str | None) -> Path | None:
+    if said is None or said == EMBEDDED:
+        return ROOM if said else None
+    if not Path(said).is_dir():
+        raise UsageError(f'--start-from {said} is not a folder: give one, or {EMBEDDED}.')
+    return Path(said)
+
+
+def _find_start(folder: Path, stage: str) -> ModelFiles:
+    # No other folder than the one that was named: a training from something else is a surprise.
+    return find_model('lvo', folder, None if folder == ROOM else folder, f'lvo_{stage}')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -303,6 +335,11 @@ def _parser() -> argparse.ArgumentParser:
         help='let detection or localisation learn from arteries as the network in out finds '
         'them')  # fmt: skip
     add('--lvo-territory-atlas', type=Path, help="territory of the user's own")
+    add('--start-from', metavar='DIR',
+        help=f'begin with the weights of trained models in that folder; {EMBEDDED}: with those '
+        'of this program')  # fmt: skip
+    add('--learning-rate', type=float, metavar='RATE',
+        help='highest; default: what suits a network that begins anew')  # fmt: skip
     add('--epochs', type=whole, default=0, help='most epochs; 0: what suits the network')
     add('--minutes', type=float, help='end within this time, with the learning rate at 0')
     add('--validation-fraction', type=float, default=0.2, metavar='P')

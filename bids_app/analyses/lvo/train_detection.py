@@ -13,7 +13,7 @@ from ...compute.averaged_run import AveragedRun, state_of
 from ...compute.device import resolve_device
 from ...compute.schedule import one_cycle
 from ...compute.training import split_patients, write_card
-from ...compute.weights import save_weights
+from ...compute.weights import began_with, load_weights, save_weights
 from ...errors import BadDataError
 from ...evaluation.discrimination import concordance
 from .detection_cases import augment
@@ -26,6 +26,7 @@ from .model.detection import (
     stack_channels,
 )
 from .model.mcresnet import McResNet
+from .model.side import calibrate_side, side_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...compute.training import Report
+    from ...compute.weights import ModelFiles
     from .detection_cases import Sample
 
 WEIGHTS_FILE: Final = 'lvo_detection.safetensors'
@@ -100,6 +102,8 @@ class DetectionRun(AveragedRun[McResNet]):
         Settings.
     report : callable
         Gets the share of the training that is done and a line.
+    start : ModelFiles or None
+        Trained detection to begin with.
 
     Attributes
     ----------
@@ -115,12 +119,15 @@ class DetectionRun(AveragedRun[McResNet]):
         out: Path,
         options: DetectionOptions,
         report: Report = lambda _done, _text: None,
+        start: ModelFiles | None = None,
     ) -> None:
         self.training, self.validation = training, validation
         self.territory, self.options = territory.astype(np.float32), options
         self.device = resolve_device(options.device)
         torch.manual_seed(options.seed)
         network = McResNet().to(self.device)
+        if start is not None:
+            network.load_state_dict(load_weights(start.weights, start.sha256))
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY
         )
@@ -128,6 +135,8 @@ class DetectionRun(AveragedRun[McResNet]):
             network, optimizer, out, options.epochs, options.minutes, EMA_DECAY, report
         )
         self.fingerprint = options.fingerprint([*training, *validation])
+        if start is not None:
+            self.fingerprint += f' from {start.sha256}'
         self.best = state_of(self.average)
         self._go_on('cases')
 
@@ -222,6 +231,7 @@ def train_detection(
     out: Path,
     options: DetectionOptions,
     report: Report = lambda _done, _text: None,
+    start: ModelFiles | None = None,
 ) -> dict[str, Any]:
     """
     Train the detection, find its threshold, and write weights and card.
@@ -238,6 +248,8 @@ def train_detection(
         Settings.
     report : callable, optional
         Gets the share of the training that is done and a line.
+    start : ModelFiles or None, optional
+        Trained detection to begin with.
 
     Returns
     -------
@@ -250,7 +262,7 @@ def train_detection(
         If one of the two answers is missing among those to learn from or to validate.
     """
     training, validation = divide(samples, options)
-    run = DetectionRun(training, validation, territory, out, options, report)
+    run = DetectionRun(training, validation, territory, out, options, report, start)
     run.fit()
     network = run.average
     # 66 instead of 132 MB; the threshold is that of what is stored.
@@ -259,6 +271,8 @@ def train_detection(
     logits, occluded = answer(network, validation, run.territory, run.device)
     found = calibrate(logits, occluded)
     card = describe(found, run, logits, occluded)
+    card['training'] |= began_with(start)
+    card |= learn_side(network, validation, run.territory, run.device)
     checksum = save_weights(stored, out / WEIGHTS_FILE)
     card['weights'] = {'file': WEIGHTS_FILE, 'sha256': checksum}
     write_card(out / CARD_FILE, card)
@@ -286,6 +300,28 @@ def divide(
                 'add cases.'
             )
     return sides
+
+
+def learn_side(
+    network: McResNet, samples: Sequence[Sample], territory: np.ndarray, device: torch.device
+) -> dict[str, Any]:
+    """
+    Find how to tell sides, on heads that the network did not learn from.
+
+    Returns
+    -------
+    dict
+        ``side`` for the card; empty where no occlusion has a known side.
+    """
+    sided = [sample for sample in samples if sample.occluded and sample.side]
+    if not sided:
+        return {}
+    evidence = np.array([
+        side_evidence(network, sample.read(), territory, device) for sample in sided
+    ])  # fmt: skip
+    on_left = np.array([sample.side == 'left' for sample in sided], bool)
+    weights = calibrate_side(evidence, on_left)
+    return {'side': {name: round(value, 6) for name, value in weights._asdict().items()}}
 
 
 def describe(

@@ -11,7 +11,7 @@ from nipype import Node, Workflow
 from nipype.interfaces import utility as niu
 
 from ...compute.images import read_header
-from ...compute.weights import find_model
+from ...compute.weights import find_model, read_planned_card
 from ...config import ComputeConfig
 from ...errors import BadDataError, MissingInputError
 from ...inputs.collect import SubjectInputs
@@ -157,6 +157,17 @@ def _methods(place: Place) -> str:
         'nnU-Net v2 [@isensee2021]. The hemispheres were compared by registering the mirror image '
         f'of one onto the other; CT, arteries, {territory} of the carotid and middle cerebral '
         'arteries and that difference went into a 3D residual network with attention, after '
-        f'[@woo2018], predictions {mirrored}. Side and segment were read from '
+        f'[@woo2018], predictions {mirrored}. {_methods_of_side(place)} read from '
         'projections of CT and arteries with a 2D U-Net run by nnU-Net v2.'
+    )
+
+
+def _methods_of_side(place: Place) -> str:
+    """How the side is told, as far as it is not told like the segment."""
+    card = read_planned_card(describe_models(place.config.compute)['detection'])
+    if 'side' not in card:
+        return 'Side and segment were'
+    return (
+        'The side was told by logistic regression on what that network says of heads made of one '
+        "half each and on the difference of the territories' mean density; the segment was"
     )

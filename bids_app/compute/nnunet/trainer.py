@@ -18,6 +18,7 @@ from ...errors import BadDataError
 from ..curves import Curves
 from ..images import atomic_path
 from ..training import seed_everything
+from .aliases import fill_aliases
 from .batches import OrderedLoader, Prefetch, SeededBatches, fixed_batches, spread
 from .dataset import exported_dataset
 from .losses import PartialRegionsLoss
@@ -58,6 +59,8 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         Is told the share of the training that is done and a short text.
     history : list of dict
         One row for each epoch.
+    start : mapping of str to Tensor or None
+        Weights to begin with, as `aliases.unique_state` gives them.
     """
 
     settings: TrainerSettings
@@ -66,6 +69,7 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
     label_plan: LabelPlan
     report: Callable[[float, str], None]
     history: list[dict[str, float]]
+    start: Mapping[str, torch.Tensor] | None = None
     seconds_before = 0.0
     iteration = 0
     best_epoch = 0
@@ -273,6 +277,8 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         seed_everything(self.settings.seed)
         if not self.was_initialized:
             self.initialize()
+        if self.start is not None:
+            self.network.load_state_dict(fill_aliases(self.network, self.start))
         self.resume()
         if self.done >= 1.0:
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import UsageError
-from ..weights import save_weights
+from ..weights import began_with, load_weights, save_weights
 from .aliases import unique_state
 from .dataset import describe_dataset, exported_dataset, preprocess
 from .folder import PLANS_FILE
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..training import Report
+    from ..weights import ModelFiles
     from .dataset import LabelPlan
     from .settings import TrainerSettings
     from .trainer import Trainer
@@ -47,6 +48,8 @@ class TrainingTask:
         Folder of the trained model, in nnU-Net's layout.
     weights_file : str
         Name of the plain weights in it.
+    start : ModelFiles or None
+        A trained model of the same network, with whose weights a new training begins.
     """
 
     root: Path
@@ -56,6 +59,7 @@ class TrainingTask:
     validation: tuple[str, ...]
     out: Path
     weights_file: str
+    start: ModelFiles | None = None
 
     @property
     def used(self) -> list[str]:
@@ -125,11 +129,13 @@ def train_network(
     Raises
     ------
     UsageError
-        If the folder holds a training with other plans.
+        If the folder holds a training with other plans, or the model to start from is of another
+        network.
     """
     check_plans(task.out, plans)
     names, dataset = task.used, task.dataset
     configuration = only_configuration(plans)
+    start = None if task.start is None else _read_start(task.start, plans, configuration)
     folder = preprocess(
         task.root, names, plans, dataset, task.out / PREPROCESSED,
         lambda done, name: report(0.0, f'preprocessing {name} ({done} of {len(names)})'),
@@ -139,6 +145,7 @@ def train_network(
         task.out, folder, plans, dataset, task.label_plan, (task.training, task.validation),
         settings, device, report, configuration=configuration,
     )  # fmt: skip
+    trainer.start = start
     trainer.run_training()
     checksum = save_weights(unique_state(trainer.network), task.out / task.weights_file)
     chosen = plans['configurations'][configuration]
@@ -152,8 +159,21 @@ def train_network(
             'mirror_axes': list(range(len(chosen['patch_size'])) if axes is None else axes),
         },
         'inputs': {'spacing_mm': chosen['spacing'][::-1]},
-        'trained': _describe(trainer, device),
+        'trained': _describe(trainer, device) | began_with(task.start),
     }
+
+
+def _read_start(
+    model: ModelFiles, plans: Mapping[str, Any], configuration: str
+) -> dict[str, torch.Tensor]:
+    known = model.card.get('nnunet', {}).get('plans', {}).get('configurations', {})
+    before = known.get(configuration, {}).get('architecture')
+    if before != plans['configurations'][configuration]['architecture']:
+        raise UsageError(
+            f'{model.card_path} describes another network: give --start-from a model that was '
+            'trained with the same options.'
+        )
+    return load_weights(model.weights, model.sha256)
 
 
 def _describe(trainer: Trainer, device: torch.device) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bids_app.analyses.lvo import train as program
 from bids_app.analyses.lvo.dataset import LABELS_FOLDER
 from bids_app.analyses.lvo.model.labels import M1, M2
 from bids_app.analyses.lvo.model.projection import VIEW_CHANNELS
 from bids_app.analyses.lvo.train import main
-from bids_app.errors import UsageError
+from bids_app.compute.weights import load_weights
+from bids_app.errors import MissingInputError, UsageError
 
 from .vessel_phantom import make_phantom
 
@@ -93,6 +95,38 @@ def test_further_stages_see_the_arteries_that_a_network_finds(dataset, short, we
     # The clot keeps its true artery.
     (target,) = models.glob('work/*/labelsTr/sub-02.nii.gz')
     assert set(np.unique(nib.load(target).get_fdata())) == {0, M2}
+
+
+def test_training_begins_with_a_trained_model(dataset, short, tmp_path):
+    assert call(dataset, '--stage', 'localisation') == 0
+    card = dataset[1] / 'lvo_localisation.json'
+    first = json.loads(card.read_text())
+    older = tmp_path / 'older'
+    older.mkdir()
+    shutil.move(card, older)
+    shutil.move(dataset[1] / first['weights']['file'], older)
+    shutil.rmtree(dataset[1] / 'lvo_localisation')
+    still = '--learning-rate', '1e-12'
+    assert call(dataset, '--stage', 'localisation', '--start-from', str(older), *still) == 0
+    second = json.loads(card.read_text())
+    # Steps that are too small to change a number of half precision: it was there at the start.
+    learnt = [load_weights(folder / first['weights']['file']) for folder in (older, dataset[1])]
+    for name, value in learnt[0].items():
+        torch.testing.assert_close(learnt[1][name], value, rtol=0, atol=0)
+    assert second['trained']['start_from'] == first['weights']['sha256']
+    assert second['trained']['after'] == first['trained']
+
+
+def test_training_does_not_begin_with_another_network_or_none(dataset, short, tmp_path):
+    # The embedded network has more features than this one.
+    with pytest.raises(UsageError, match='another network: give --start-from'):
+        call(dataset, '--stage', 'localisation', '--start-from', 'embedded')
+    with pytest.raises(UsageError, match='not a folder: give one, or embedded'):
+        call(dataset, '--stage', 'vessels', '--start-from', str(tmp_path / 'none'))
+    with pytest.raises(MissingInputError, match='no model lvo_vessels'):
+        call(dataset, '--stage', 'vessels', '--start-from', str(tmp_path))
+    with pytest.raises(UsageError, match='learning-rate'):
+        call(dataset, '--stage', 'vessels', '--learning-rate', '0')
 
 
 def test_arteries_themselves_are_not_learnt_from_found_ones(dataset):

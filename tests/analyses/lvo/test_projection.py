@@ -157,6 +157,12 @@ def test_sides_of_an_empty_map_are_equal() -> None:
     views[1:, X_MM > 0] = 0.3
     views[0, X_MM > 0] = 0.1
     assert decide(views).side == 'right'
+    # What else is known of the side decides, and the segment is that of its pixels.
+    views[2, X_MM > 0], views[3, X_MM < 0] = 0.9, 0.6
+    assert decide(views).segment == decide(views, -0.1).segment == 'M1'
+    turned = decide(views, np.log(3.0))
+    assert (turned.side, turned.segment) == ('left', 'M2')
+    assert turned.side_probabilities == pytest.approx({'left': 0.75, 'right': 0.25})
 
 
 @pytest.mark.parametrize('code', ['RAS', 'LPS'])

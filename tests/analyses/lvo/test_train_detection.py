@@ -14,12 +14,14 @@ from bids_app.analyses.lvo import train_detection as training
 from bids_app.analyses.lvo.detection_cases import Sample
 from bids_app.analyses.lvo.model.detection import STORED
 from bids_app.analyses.lvo.model.grid import ALIGNED_SHAPE
-from bids_app.compute.weights import load_weights
+from bids_app.analyses.lvo.model.labels import SIDES
+from bids_app.compute.weights import ModelFiles, load_weights
 from bids_app.errors import BadDataError, UsageError
 
 TERRITORY = np.full(ALIGNED_SHAPE, 0.5, np.float32)
 OPTIONS = training.DetectionOptions(epochs=3, batch=4, learning_rate=0.3)
 CLOT = (slice(50, 60), slice(55, 65), slice(30, 40))
+HALVES = {'left': slice(None, 40), 'right': slice(40, None)}
 
 
 class TinyNet(torch.nn.Module):
@@ -45,16 +47,19 @@ def samples(tmp_path_factory) -> list[Sample]:
     folder, rng = tmp_path_factory.mktemp('cases'), np.random.default_rng(0)
     made = []
     for number in range(8):
-        occluded = number % 2 == 0
+        occluded, side = number % 2 == 0, SIDES[number // 4]
         stored = np.full((len(STORED), *ALIGNED_SHAPE), 35, np.float32)
         stored[1:] = 0
         stored[1, 30:50, 40:50, 20:30] = 0.5
+        if occluded:
+            # Half of the brain is darker there.
+            stored[0][HALVES[side]] = 33
         stored[2] = rng.uniform(0, 1)
         if occluded:
             stored[2][CLOT] = rng.uniform(40, 60)
         file = folder / f'{number}.npy'
         np.save(file, stored.astype(np.float16))
-        made.append(Sample(f'{number:02d}', occluded, file))
+        made.append(Sample(f'{number:02d}', occluded, file, side if occluded else None))
     return made
 
 
@@ -72,6 +77,9 @@ def test_learns_to_tell_occlusions(whole: Path) -> None:
     assert card['validation']['auc'] == 1.0
     assert card['validation']['sensitivity'] == card['validation']['specificity'] == 1.0
     assert 0 < card['calibration']['threshold'] < 1
+    # This network knows nothing of sides; the darker tissue does.
+    assert card['side']['halves'] == 0
+    assert card['side']['tissue'] > 0.5
     assert card['training']['patients'] + card['validation']['patients'] == 8
 
 
@@ -88,6 +96,28 @@ def test_interrupted_training_ends_at_the_same_weights(
     first, second = (load_weights(path / training.WEIGHTS_FILE) for path in (whole, folder))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=0)
+
+
+def test_without_a_known_side_none_is_learnt(samples, tmp_path: Path) -> None:
+    unsided = [replace(sample, side=None) for sample in samples]
+    card = training.train_detection(unsided, TERRITORY, tmp_path, replace(OPTIONS, epochs=1))
+    assert 'side' not in card
+
+
+def test_starts_from_a_trained_network(samples, whole: Path, tmp_path: Path) -> None:
+    card_path = whole / training.CARD_FILE
+    card = json.loads(card_path.read_text()) | {'trained': {'data': 'heads'}}
+    start = ModelFiles(whole / training.WEIGHTS_FILE, card, card_path, False)
+    run = training.DetectionRun(samples, samples, TERRITORY, tmp_path, OPTIONS, start=start)
+    first = run.network.state_dict()
+    for name, value in load_weights(start.weights).items():
+        torch.testing.assert_close(first[name], value.float(), rtol=0, atol=0)
+    # A step too small for float16 leaves what was there.
+    still = replace(OPTIONS, epochs=1, learning_rate=1e-9)
+    made = training.train_detection(samples, TERRITORY, tmp_path, still, start=start)
+    assert made['weights']['sha256'] == card['weights']['sha256']
+    assert made['training']['start_from'] == card['weights']['sha256']
+    assert made['training']['after'] == {'data': 'heads'}
 
 
 def test_other_cases_do_not_go_on_from_a_checkpoint(samples, tmp_path: Path) -> None:

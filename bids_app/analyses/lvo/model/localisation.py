@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy.special import expit
 
 from ....compute.nnunet.predict import PredictSettings, predict
 from .labels import OCCLUDED, SEGMENT_VESSELS, SEGMENTS, SIDES
@@ -70,7 +71,7 @@ class Localisation:
     probability: NDArray[np.float32]
 
 
-def decide(views: np.ndarray) -> Decision:
+def decide(views: np.ndarray, left: float | None = None) -> Decision:
     """
     Read side and segment from the network's maps.
 
@@ -78,6 +79,8 @@ def decide(views: np.ndarray) -> Decision:
     ----------
     views : ndarray of float, shape (4, ``*VIEW_SHAPE``, 2)
         Probabilities of no occlusion and of ``labels.OCCLUDED`` in each pixel.
+    left : float or None, optional
+        Log odds of the left side that something else gives; None takes those of the views.
 
     Returns
     -------
@@ -85,10 +88,10 @@ def decide(views: np.ndarray) -> Decision:
 
     Notes
     -----
-    A side is the more probable, the more its most suspicious pixels are, by their place beside
-    the mid-sagittal plane of the template. Each artery of that side is occluded by itself with the
-    mean probability of its own most suspicious pixels; a segment, with the product over
-    occluded and open arteries, divided by the sum over all segments.
+    By the views alone a side is the more probable, the more its most suspicious pixels are, by
+    their place beside the mid-sagittal plane of the template. Each artery of the side is occluded
+    by itself with the mean probability of its own most suspicious pixels; a segment, with the
+    product over occluded and open arteries, divided by the sum over all segments.
 
     Examples
     --------
@@ -99,11 +102,12 @@ def decide(views: np.ndarray) -> Decision:
     >>> found.side, found.segment
     ('left', 'M1')
     """
-    left = X_MM < 0
-    halves = dict(zip(SIDES, (views[:, left], views[:, ~left]), strict=True))
-    suspicion = {side: _most(1.0 - half[0]) + _CERTAIN for side, half in halves.items()}
-    total = sum(suspicion.values())
-    sides = {side: value / total for side, value in suspicion.items()}
+    low = X_MM < 0
+    halves = dict(zip(SIDES, (views[:, low], views[:, ~low]), strict=True))
+    if left is None:
+        suspicion = {side: _most(1.0 - half[0]) + _CERTAIN for side, half in halves.items()}
+        left = float(np.log(suspicion['left'] / suspicion['right']))
+    sides = {'left': float(expit(left)), 'right': float(expit(-left))}
     side = max(SIDES, key=lambda name: sides[name])
     occluded = {
         vessel: float(np.clip(_most(halves[side][index + 1]), _CERTAIN, 1.0 - _CERTAIN))
@@ -138,6 +142,7 @@ def localise(
     affine: np.ndarray,
     from_mni: np.ndarray,
     settings: PredictSettings,
+    left: float | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Localisation:
     """
@@ -161,6 +166,8 @@ def localise(
         Template mm to mm of the image.
     settings : PredictSettings
         Device, mirroring, memory.
+    left : float or None, optional
+        As for `decide`.
     report : callable, optional
         Gets a line of text now and then.
 
@@ -176,7 +183,7 @@ def localise(
     inputs = project(cut_slab(hu, brain, vessels, excess, affine, from_mni))
     views = predict(model, inputs, SLAB_AFFINE, settings, report)
     return Localisation(
-        decision=decide(views),
+        decision=decide(views, left),
         views=views,
         inputs=inputs,
         probability=lift(1.0 - views[0], vessels, affine, from_mni),
