@@ -12,6 +12,7 @@ from bids_app.analyses.lvo.detection_cases import Sample, augment, prepare_case
 from bids_app.analyses.lvo.model.density import artery_excess
 from bids_app.analyses.lvo.model.detection import (
     BOX,
+    LEAST_SPECIFICITY,
     Calibration,
     calibrate,
     predict_logits,
@@ -138,8 +139,17 @@ def test_calibration_finds_what_logits_mean() -> None:
     found = calibrate(logits, occluded)
     assert found.slope == pytest.approx(0.7, rel=0.1)
     assert found.offset == pytest.approx(-0.5, abs=0.12)
-    # The sum of both shares is highest where an occlusion is as likely as before the test.
-    assert found.threshold == pytest.approx(occluded.mean(), abs=0.1)
+    # The sum of both shares is highest where an occlusion is as likely as before the test, but
+    # there too many healthy heads would be called.
+    chance = found.probability(logits)
+    assert (chance < occluded.mean())[~occluded].mean() < LEAST_SPECIFICITY
+    spared = (chance < found.threshold)[~occluded].mean()
+    assert LEAST_SPECIFICITY <= spared < LEAST_SPECIFICITY + 0.01
+
+
+def test_threshold_is_where_most_answers_are_right() -> None:
+    logits, occluded = draw_logits(4000, 2.5, -0.5, 0)
+    assert calibrate(logits, occluded).threshold == pytest.approx(occluded.mean(), abs=0.1)
 
 
 def test_separable_answers_get_a_finite_slope_and_a_threshold_between() -> None:

@@ -31,7 +31,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> NnunetModel:
 
     def dense(_model, channels, _affine, _settings, _report):
         found = np.zeros((1 + len(VESSELS), *channels.shape[1:]), np.float32)
-        found[M1] = np.where(channels[0] > DENSE_HU, 0.9, 0.1)
+        found[M1] = np.where(channels[0] > DENSE_HU, 0.9, 0.05)
         found[0] = 1.0 - found[M1]
         return found
 
@@ -60,7 +60,7 @@ def test_arteries_are_labelled_on_the_image_s_own_grid(model: NnunetModel, code:
     # Voxels of 2 and 2.5 mm are coarser than the network's and are not smoothed.
     np.testing.assert_array_equal(found.labels[brain], np.where(head.vessels > 0, M1, 0)[brain])
     np.testing.assert_allclose(found.probability[brain & (head.vessels > 0)], 0.9, rtol=1e-6)
-    np.testing.assert_allclose(found.probability[brain & (head.vessels == 0)], 0.1, rtol=1e-5)
+    np.testing.assert_allclose(found.probability[brain & (head.vessels == 0)], 0.05, rtol=1e-5)
 
 
 def test_nothing_far_from_the_usual_course_of_an_artery_is_one(model: NnunetModel) -> None:
@@ -74,6 +74,23 @@ def test_nothing_far_from_the_usual_course_of_an_artery_is_one(model: NnunetMode
     assert (found.labels[orbit], found.probability[orbit]) == (0, 0)
     assert found.labels[beside_m1] == M1
     assert found.probability[beside_m1] > 0.8
+
+
+@pytest.mark.parametrize(('m1', 'm2', 'label'), [(0.15, 0.05, M1), (0.06, 0.02, 0)])
+def test_an_edge_that_is_less_than_even_is_labelled_and_less_is_not(
+    model: NnunetModel, monkeypatch: pytest.MonkeyPatch, m1: float, m2: float, label: int
+) -> None:
+    def doubtful(_model, channels, _affine, _settings, _report):
+        found = np.zeros((1 + len(VESSELS), *channels.shape[1:]), np.float32)
+        found[M1], found[M2], found[0] = m1, m2, 1.0 - m1 - m2
+        return found
+
+    monkeypatch.setattr(vessels_module, 'predict', doubtful)
+    head = make_phantom('left', (), noise_hu=0.0)
+    found = segment_vessels(model, head.hu, head.affine, head.from_mni, PredictSettings())
+    of_m1 = head.vessels == M1
+    assert (found.labels[of_m1] == label).all()
+    np.testing.assert_allclose(found.probability[of_m1], m1 + m2, rtol=1e-5)
 
 
 @pytest.mark.parametrize('code', ['RAS', 'LPS', 'PSR'])

@@ -37,6 +37,9 @@ a few voxels that it shares with fluid. On the scale of the CT a network takes l
 STORED: Final = ('ct', 'vessels', 'difference')
 """Arrays of a prepared case, in this order; the territory is the same for all."""
 
+LEAST_SPECIFICITY: Final = 0.9
+"""Who is alarmed by more than one of ten healthy heads no longer looks."""
+
 _LEAST_SLOPE: Final = 1e-3
 
 
@@ -251,7 +254,8 @@ def _best_threshold(chance: NDArray[np.float64], occluded: NDArray[np.bool_]) ->
     edges = np.concatenate([[0.0], ordered, [1.0]])
     middles = (edges[:-1] + edges[1:]) / 2
     said = chance[None, :] >= middles[:, None]
-    right = said[:, occluded].mean(axis=1) + (~said)[:, ~occluded].mean(axis=1)
+    spared = (~said)[:, ~occluded].mean(axis=1)
+    right = np.where(spared >= LEAST_SPECIFICITY, said[:, occluded].mean(axis=1) + spared, 0.0)
     best = np.flatnonzero(right >= right.max() - 1e-9)
     widest = best[np.argmax(np.diff(edges)[best])]
     return float(middles[widest])

@@ -50,6 +50,13 @@ CHANNELS: Final = ('CT', *(f'course of {name}' for name in VESSELS.values()))
 NEAR_MM: Final = 5.0
 """Standard deviation of the nearness: arteries and registrations are so far from the average."""
 
+LEAST_PROBABILITY: Final = 0.1
+"""
+Of any artery, from which on a voxel is labelled. Resampled to the voxels of the network, labels of
+thin arteries lose their edges, and so do its answers: on eight heads that it did not learn from,
+C7, M1 and M2 together have a Dice coefficient of 0.75 with it, and of 0.72 with a half.
+"""
+
 FAR_MM: Final = 25.0
 """
 Of the arteries of 20 synthetic heads none is farther from its usual course than 25.3 mm. On a real
@@ -290,8 +297,9 @@ def segment_vessels(
     labels = np.zeros(hu.shape, np.uint8)
     probability = np.zeros(hu.shape, np.float32)
     heads = np.array([values[0] for values in model.heads], np.uint8)
-    labels[box] = heads[found.argmax(axis=0)]
     probability[box] = 1.0 - found[0]
+    likely = probability[box] >= LEAST_PROBABILITY
+    labels[box] = np.where(likely, heads[1:][found[1:].argmax(axis=0)], 0)
     least = np.exp(-0.5 * (FAR_MM / NEAR_MM) ** 2)
     for label, course in zip(VESSELS, seen[1:], strict=True):
         lost = (labels[box] == label) & (course < least)
