@@ -64,5 +64,5 @@ def test_positions_are_those_of_the_scanner_whatever_the_order(flipped):
     found = slice_positions(affine, 2, 4)
     normal = turn[:3, 2]
     centres = [affine @ [3, 5, index, 1] for index in range(4)]
-    np.testing.assert_allclose(found, [normal @ centre[:3] for centre in centres])
+    np.testing.assert_allclose(found, [normal @ centre[:3] for centre in centres], atol=1e-9)
     assert (np.diff(found) < 0).all() == flipped
