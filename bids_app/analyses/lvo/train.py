@@ -303,8 +303,10 @@ def _plan(chosen: argparse.Namespace) -> Plan:
 
 
 def _start(said: str | None) -> Path | None:
-    if said is None or said == EMBEDDED:
-        return ROOM if said else None
+    if said is None:
+        return None
+    if said == EMBEDDED:
+        return ROOM
     if not Path(said).is_dir():
         raise UsageError(f'--start-from {said} is not a folder: give one, or {EMBEDDED}.')
     return Path(said)
