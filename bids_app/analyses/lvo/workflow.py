@@ -24,6 +24,9 @@ from .interfaces import LocateOcclusion
 
 ROOM = 'lvo'
 
+Models = dict[str, dict[str, Any]]
+"""Of `describe_models`: card, weights and checksum of each network."""
+
 # Python with torch and the networks' activations; then CT, brain and maps as float32, some of
 # them twice.
 CHILD_GB = 3.0
@@ -81,7 +84,8 @@ def _init_native_wf(image: PrepImage, place: Place) -> Workflow:
     outputnode = Node(
         niu.IdentityInterface(fields=['lvo_maps', 'lvo_metadata']), name='outputnode'
     )
-    locate = _init_locate_node(image, place)
+    models = describe_models(place.config.compute)
+    locate = _init_locate_node(image, place, models)
     outputs = Node(niu.Merge(2), name='outputs', run_without_submitting=True)
     ds_maps = place.sink(ROOM, image.path, 'ds_maps')
     ds_maps.inputs.metrics_key = 'scores'
@@ -94,16 +98,16 @@ def _init_native_wf(image: PrepImage, place: Place) -> Workflow:
         (locate, ds_maps, [('metadata', 'metadata')]),
         (locate, outputnode, [('maps', 'lvo_maps'), ('metadata', 'lvo_metadata')]),
     ])  # fmt: skip
-    workflow.__desc__ = _methods(place)
+    workflow.__desc__ = _methods(place, models)
     return workflow
 
 
-def _init_locate_node(image: PrepImage, place: Place) -> Node:
+def _init_locate_node(image: PrepImage, place: Place, models: Models) -> Node:
     compute = place.config.compute
     voxels = float(np.prod(read_header(image.path).get_data_shape()[:3], dtype=float))
     interface = LocateOcclusion(
         source=str(image.path),
-        models=describe_models(compute),
+        models=models,
         settings=dataclasses.asdict(place.config.lvo),
         memory_gb=compute.mem_gb,
         device=compute.device,
@@ -117,7 +121,7 @@ def _init_locate_node(image: PrepImage, place: Place) -> Node:
     return place.child(interface, 'locate', mem_gb, compute.omp_nthreads)
 
 
-def describe_models(compute: ComputeConfig) -> dict[str, dict[str, Any]]:
+def describe_models(compute: ComputeConfig) -> Models:
     """
     Say where the weights of each network lie and which checksums they have.
 
@@ -147,7 +151,7 @@ def describe_models(compute: ComputeConfig) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _methods(place: Place) -> str:
+def _methods(place: Place, models: Models) -> str:
     """Methods text of what these settings make the room do."""
     own = place.config.compute.lvo_territory_atlas
     territory = "the user's own territory" if own else 'the territory'
@@ -157,15 +161,14 @@ def _methods(place: Place) -> str:
         'nnU-Net v2 [@isensee2021]. The hemispheres were compared by registering the mirror image '
         f'of one onto the other; CT, arteries, {territory} of the carotid and middle cerebral '
         'arteries and that difference went into a 3D residual network with attention, after '
-        f'[@woo2018], predictions {mirrored}. {_methods_of_side(place)} read from '
+        f'[@woo2018], predictions {mirrored}. {_methods_of_side(models)} read from '
         'projections of CT and arteries with a 2D U-Net run by nnU-Net v2.'
     )
 
 
-def _methods_of_side(place: Place) -> str:
+def _methods_of_side(models: Models) -> str:
     """How the side is told, as far as it is not told like the segment."""
-    card = read_planned_card(describe_models(place.config.compute)['detection'])
-    if 'side' not in card:
+    if 'side' not in read_planned_card(models['detection']):
         return 'Side and segment were'
     return (
         'The side was told by logistic regression on what that network says of heads made of one '
