@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from ..device import cpu_trains_in_bf16
+
+BLOCK: Final = 16
+LAYOUTS: Final = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By the dimensions of a kernel: 2D and 3D."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,29 @@ def autocast_type(device: torch.device, coarsest: int) -> torch.dtype | None:
     if device.type == 'cuda':
         return torch.float16
     return torch.bfloat16 if cpu_trains_in_bf16(coarsest) else None
+
+
+def layout_for(device: torch.device, network: torch.nn.Module) -> torch.memory_format:
+    """
+    Choose the order in memory in which a network learns fastest.
+
+    oneDNN works on blocks of 16 channels, so that fewer leave much of a block empty. With channels
+    last, a 3D network of 8 to 96 features learns 1.4 times as fast on a CPU, and one of 16 and
+    more a little more slowly (``benchmarks/training_layout.py``).
+
+    Parameters
+    ----------
+    device : torch.device
+        CPU or CUDA.
+    network : Module
+        Whose first convolution is of its finest resolution.
+
+    Returns
+    -------
+    torch.memory_format
+        For weights and batches.
+    """
+    first = next(weight for weight in network.parameters() if weight.ndim in LAYOUTS)
+    if device.type != 'cpu' or len(first) >= BLOCK:
+        return torch.contiguous_format
+    return LAYOUTS[first.ndim]

@@ -23,7 +23,7 @@ from .batches import OrderedLoader, Prefetch, SeededBatches, fixed_batches, spre
 from .dataset import exported_dataset
 from .losses import PartialRegionsLoss
 from .overlap import classes_of_batch, count_overlap, regions_of_batch
-from .settings import autocast_type
+from .settings import autocast_type, layout_for
 from .transforms import ChannelDropout, without_stopwatch
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
     seconds_before = 0.0
     iteration = 0
     best_epoch = 0
+    layout = torch.contiguous_format
     _unsound = 0
 
     def _do_i_compile(self) -> bool:
@@ -201,7 +202,7 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         return torch.autocast(self.device.type, kind)
 
     def _forward(self, batch: Mapping[str, Any]) -> tuple[Any, list[Any], list[Any]]:
-        data = batch['data'].to(self.device, non_blocking=True)
+        data = batch['data'].to(self.device, non_blocking=True, memory_format=self.layout)
         target = [part.to(self.device, non_blocking=True) for part in batch['target']]
         with self._autocast():
             outputs = self.network(data)
@@ -277,6 +278,8 @@ class Trainer(nnUNetTrainer):  # type: ignore[misc] # nnU-Net has no types
         seed_everything(self.settings.seed)
         if not self.was_initialized:
             self.initialize()
+        self.layout = layout_for(self.device, self.network)
+        self.network.to(memory_format=self.layout)
         if self.start is not None:
             self.network.load_state_dict(fill_aliases(self.network, self.start))
         self.resume()

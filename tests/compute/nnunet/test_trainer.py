@@ -17,7 +17,7 @@ from bids_app.compute.nnunet.aliases import fill_aliases, unique_state
 from bids_app.compute.nnunet.batches import Prefetch, SeededBatches
 from bids_app.compute.nnunet.launch import make_trainer
 from bids_app.compute.nnunet.losses import PartialRegionsLoss
-from bids_app.compute.nnunet.settings import TrainerSettings, autocast_type
+from bids_app.compute.nnunet.settings import TrainerSettings, autocast_type, layout_for
 from bids_app.compute.nnunet.trainer import FINAL, LATEST, Trainer
 from bids_app.compute.nnunet.transforms import ChannelDropout, keep_some
 from bids_app.errors import BadDataError
@@ -114,6 +114,43 @@ def test_short_numbers_are_left_where_they_come_out_wrong(
     device._read_once.cache_clear()
     assert autocast_type(cpu, 4) is None
     assert autocast_type(torch.device('cuda'), 2) is torch.float16
+
+
+def test_the_layout_follows_the_features_of_the_finest_resolution() -> None:
+    cpu = torch.device('cpu')
+    few, many = torch.nn.Conv3d(1, 8, 3), torch.nn.Conv3d(1, 16, 3)
+    assert layout_for(cpu, torch.nn.Sequential(few, many)) is torch.channels_last_3d
+    assert layout_for(cpu, torch.nn.Sequential(many, few)) is torch.contiguous_format
+    assert layout_for(cpu, torch.nn.Conv2d(1, 8, 3)) is torch.channels_last
+    assert layout_for(torch.device('cuda'), few) is torch.contiguous_format
+
+
+def test_the_layout_changes_time_and_not_what_is_learnt(
+    spheres: Spheres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('bids_app.compute.nnunet.trainer.autocast_type', lambda *_: None)
+    trainer = trainer_of(spheres, tmp_path, BRIEF)
+    trainer.initialize()
+    generator = torch.Generator().manual_seed(3)
+    target = [
+        torch.rand((1, 4, *(round(32 * side) for side in scale)), generator=generator) < 0.3
+        for scale in trainer._get_deep_supervision_scales()
+    ]
+    batch = {'data': torch.randn((1, 4, 32, 32, 32), generator=generator), 'target': target}
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        trainer.layout = layout
+        trainer.network.to(memory_format=layout)
+        trainer.network.zero_grad()
+        trainer._forward(batch)[0].backward()
+        weights = trainer.network.named_parameters()
+        # The lowest resolution counts for nothing, and some weights serve it alone.
+        gradients.append({name: w.grad.clone() for name, w in weights if w.grad is not None})
+    plain, last = gradients
+    assert plain.keys() == last.keys()
+    assert sum(bool(gradient.any()) for gradient in plain.values()) > 10
+    for name, gradient in plain.items():
+        torch.testing.assert_close(last[name], gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_time_ends_a_training_with_the_rate_at_zero(spheres: Spheres, tmp_path: Path) -> None:

@@ -207,10 +207,10 @@ def to_cluster(
     volume, brain, frame
         As in `to_fixed`.
 
-    References
-    ----------
-    Groups of volumes by their matrix: the study of issue 6 found that stretching very different
-    matrices to one shape hurts.
+    Notes
+    -----
+    Stretching very different matrices to one shape blurs some and repeats voxels of others, so
+    every group of volumes keeps about its own dimensions.
     """
     return to_fixed(volume, brain, affine, nearest_shape(brain_dimensions(brain, affine), shapes))
 
