@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath
 
 REPORT = (
     # Head of the report and its section on provenance.
-    r'<dt>(?:Run|Command|Started|Finished|Time, whole run)</dt><dd>.*?</dd>',
+    r'<dt>(?:Run|Command|Started|Finished|Time, whole run|Steps, this subject)</dt><dd>.*?</dd>',
+    # Links to the run's logs, whose names hold its time.
+    r'<a href="logs/[^"]*">[^<]*</a>',
     # With several processes, steps end in another order too.
     r'<details><summary>Steps and their times</summary>.*?</details>',
     # Settings name the folders.

@@ -9,7 +9,9 @@ from .compare import compare
 PAGE = (
     '<div><dt>Started</dt><dd>{when}</dd></div>'
     '<div><dt>Volume</dt><dd>{volume} mL</dd></div>'
+    '<div><dt>Steps, this subject</dt><dd>7, {when} s together</dd></div>'
     '<details><summary>Settings</summary><pre>{folder}</pre></details>'
+    '<li><a href="logs/{when}.json">logs/{when}.json</a></li>'
 )
 
 
