@@ -1,7 +1,7 @@
 """
 Learning on a CPU with channels last in memory, beside torch's own order.
 
-One batch of the networks that the rooms train, forwards and backwards, in each order by turns; the
+One batch of the embedded networks of nnU-Net, forwards and backwards, in each order by turns; the
 least processor time of several is compared, which other programs lengthen least. `layout_for`
 chooses by the features of the finest resolution: the ratio should be above 1 where it takes
 channels last, and below elsewhere. Run: ``python benchmarks/training_layout.py``.
@@ -9,31 +9,28 @@ channels last, and below elsewhere. Run: ``python benchmarks/training_layout.py`
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
+from bids_app import analyses
 from bids_app.compute.device import cpu_has_bf16
+from bids_app.compute.nnunet.model import build_network, from_card
 from bids_app.compute.nnunet.settings import LAYOUTS, layout_for
+from bids_app.compute.weights import find_model
 
-CASES = {
-    'arteries of lvo': ((8, 24, 48, 96), (2, 5, 48, 64, 64)),
-    'place of lvo': ((16, 32, 64, 128, 160), (8, 6, 96, 96)),
-    'small network of tumor': ((16, 32, 64, 128), (1, 4, 64, 64, 64)),
-}
+ROOMS = Path(analyses.__file__).parent
+MODELS = (('lvo', 'lvo_vessels'), ('lvo', 'lvo_localisation'), ('tumor', 'model'))
 ROUNDS = 6
 
 
-def make_network(features, shape):
-    flat = len(shape) == 4
-    levels = len(features)
-    return PlainConvUNet(
-        shape[1], levels, features, torch.nn.Conv2d if flat else torch.nn.Conv3d, 3,
-        [1] + [2] * (levels - 1), 2, 5, [2] * (levels - 1), True,
-        torch.nn.InstanceNorm2d if flat else torch.nn.InstanceNorm3d,
-        {'eps': 1e-5, 'affine': True}, nonlin=torch.nn.LeakyReLU, nonlin_kwargs={'inplace': True},
-        deep_supervision=False,
-    )  # fmt: skip
+def network_and_batch(room, name):
+    """Give an embedded network with random weights, and a batch of the size it learnt from."""
+    files = find_model(room, ROOMS / room, None, name)
+    model = from_card(files.card, files.weights)
+    _, configuration = model.managers()
+    shape = configuration.batch_size, len(model.channel_names), *configuration.patch_size
+    return build_network(model), torch.randn(shape)
 
 
 def seconds(network, batch):
@@ -48,8 +45,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--threads', type=int, default=1)
     torch.set_num_threads(parser.parse_args().threads)
-    for name, (features, shape) in CASES.items():
-        network, batch = make_network(features, shape), torch.randn(shape)
+    for room, name in MODELS:
+        network, batch = network_and_batch(room, name)
         chosen = layout_for(torch.device('cpu'), network)
         layouts = torch.contiguous_format, LAYOUTS[batch.ndim]
         least = dict.fromkeys(layouts, float('inf'))
@@ -60,7 +57,7 @@ def main():
                 least[layout] = min(least[layout], found)
         plain, last = least.values()
         print(
-            f'{name}: own order {plain:.2f} s, channels last {last:.2f} s, ratio '
+            f'{name} of {room}: own order {plain:.2f} s, channels last {last:.2f} s, ratio '
             f'{plain / last:.2f}; chosen: {chosen}'
         )
 
