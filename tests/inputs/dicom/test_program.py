@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import stat
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from bids_app.inputs.dicom import program
+from bids_app.inputs.dicom.deidentify import HASH_DIGITS
 
 from .commands import SMALL, files, images, run, table
 from .scanner import (
@@ -36,6 +38,7 @@ from .scanner import (
     write_scan,
 )
 
+KEYED_HASH = re.compile(rb'\b[0-9a-f]{%d}\b' % HASH_DIGITS)
 FRAMES = tuple(5.0 * number for number in range(8))
 
 
@@ -138,6 +141,9 @@ def test_nothing_gives_the_patient_away(visit):
         if path.name.endswith('.gz'):
             assert content[4:8] == bytes(4)
             content = gzip.decompress(content)[:400]
+        if path.name == 'dicom_provenance.tsv':
+            # Digits of a keyed hash can be those of a year, by chance.
+            content = KEYED_HASH.sub(b'', content)
         found = [word for word in words if word.lower().encode() in content.lower()]
         assert not found, (path, found)
         assert not any(word.lower() in path.name.lower() for word in words | series)
