@@ -17,6 +17,7 @@ from bids_app.compute.nnunet.aliases import fill_aliases, unique_state
 from bids_app.compute.nnunet.batches import Prefetch, SeededBatches
 from bids_app.compute.nnunet.launch import make_trainer
 from bids_app.compute.nnunet.losses import PartialRegionsLoss
+from bids_app.compute.nnunet.plans import small_plans
 from bids_app.compute.nnunet.settings import TrainerSettings, autocast_type, layout_for
 from bids_app.compute.nnunet.trainer import FINAL, LATEST, Trainer
 from bids_app.compute.nnunet.transforms import ChannelDropout, keep_some
@@ -151,6 +152,26 @@ def test_the_layout_changes_time_and_not_what_is_learnt(
     assert sum(bool(gradient.any()) for gradient in plain.values()) > 10
     for name, gradient in plain.items():
         torch.testing.assert_close(last[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_narrow_network_learns_with_channels_last(spheres: Spheres, tmp_path: Path) -> None:
+    plans = small_plans(spheres.root.name, 4, (32, 32, 32), features=(8, 16, 32))
+    narrow = spheres._replace(plans=plans)
+    trainer = trainer_of(narrow, tmp_path, replace(BRIEF, epochs=1, iterations=2))
+    trainer.initialize()
+    seen = []
+
+    def note_layout(network: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        weights = [value for value in network.parameters() if value.ndim == 5]
+        seen.extend(
+            tensor.is_contiguous(memory_format=torch.channels_last_3d)
+            for tensor in (*given, *weights)
+        )
+
+    trainer.network.register_forward_pre_hook(note_layout)
+    trainer.run_training()
+    assert len(seen) > 10
+    assert all(seen)
 
 
 def test_time_ends_a_training_with_the_rate_at_zero(spheres: Spheres, tmp_path: Path) -> None:
