@@ -7,19 +7,24 @@ from typing import Final, Literal
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 
 from .....compute.fields import upsample
 from .....errors import BadDataError
 from .anatomy import AIR_HU
-from .head import Head
+from .head import Head, Lumens
+from .tubes import find_tubes
 
 ORIENTATIONS: Final = ('LAS', 'RAS', 'LPS', 'RPS', 'LPI', 'RAI', 'PSR', 'ASL')
 """Storage orders that are drawn: those of converters, and two that no axial scan has."""
 
 LABEL_SHARE: Final = 0.3
 """Of the thickness of a voxel: from here on it has a vessel's or the clot's label."""
+
+LABEL_STEP_MM: Final = 0.5
+"""How finely slices are looked at for it."""
 
 BONE_HU: Final = 300.0
 # Beams between dense bones are hardened most: a dark bar across the posterior fossa.
@@ -132,10 +137,8 @@ def acquire(head: Head, rng: np.random.Generator, settings: Acquisition) -> Acqu
     shape, affine = _scanner_grid(head, settings)
     blurred = _harden(head, settings)
     hu = _slices(blurred, head.affine, shape, affine, settings.spacing_mm[1], AIR_HU)
-    brain = _labels(head.brain.astype(np.uint8), head.affine, shape, affine, 1)
-    count = _sub_slices(head, settings.spacing_mm[1])
-    vessels = _labels(head.vessels, head.affine, shape, affine, count)
-    clot = _labels(head.clot, head.affine, shape, affine, count)
+    brain = _sample(head.brain.astype(np.uint8), head.affine, shape, affine, 0, 0)
+    vessels, clot = _cut_lumens(head.lumens, shape, affine, settings.spacing_mm[1])
     if settings.noise_hu > 0:
         hu += settings.noise_hu * draw_noise(shape, settings.spacing_mm, rng)
     hu = np.clip(np.rint(hu), *HU_LIMITS).astype(np.int16)
@@ -143,8 +146,9 @@ def acquire(head: Head, rng: np.random.Generator, settings: Acquisition) -> Acqu
     stored = affine @ nib.orientations.inv_ornt_aff(order, shape)
     turned = [nib.apply_orientation(part, order) for part in (hu, vessels, clot, brain)]
     return Acquired(
-        turned[0], turned[1], turned[2], turned[3].astype(bool), stored, head.from_mni, head.case
-    )
+        turned[0], turned[1], turned[2], turned[3].astype(bool), stored, head.from_mni, head.case,
+        head.lumens,
+    )  # fmt: skip
 
 
 def _scanner_grid(head: Head, settings: Acquisition) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -176,10 +180,6 @@ def _storage_order(orientation: str, affine: np.ndarray) -> np.ndarray:
     now = nib.orientations.io_orientation(affine)
     wanted = nib.orientations.axcodes2ornt(tuple(orientation))
     return np.asarray(nib.orientations.ornt_transform(now, wanted))
-
-
-def _sub_slices(head: Head, thickness_mm: float) -> int:
-    return max(1, round(thickness_mm / float(head.affine[2, 2])))
 
 
 def _sample(
@@ -217,49 +217,47 @@ def _slices(
     return np.asarray(fine.reshape(*shape, parts).mean(-1))
 
 
-def _labels(
-    labels: np.ndarray, source: np.ndarray, shape: tuple[int, int, int], grid: np.ndarray,
-    parts: int,
-) -> np.ndarray:  # fmt: skip
-    """Most frequent label over the thickness, where enough of it has one."""
-    result = np.zeros(shape, np.uint8)
-    box = _box_on_grid(labels, source, shape, grid)
-    if box is None:
-        return result
-    start = np.array([part.start for part in box])
-    size_x, size_y, size_z = (part.stop - part.start for part in box)
+def _cut_lumens(
+    lumens: Lumens, shape: tuple[int, int, int], grid: np.ndarray, thickness_mm: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label the voxels that arteries, and that the clot, fill far enough."""
+    vessels, clot = np.zeros((2, *shape), np.uint8)
+    arteries = Lumens(*(part[lumens.labels > 0] for part in lumens))
+    places = apply_affine(np.linalg.inv(grid), arteries.points_mm)
+    reach = (arteries.radii_mm.max() + LABEL_STEP_MM) / voxel_sizes(grid)
+    low = np.clip(np.floor(places.min(0) - reach), 0, shape).astype(int)
+    high = np.clip(np.ceil(places.max(0) + reach) + 1, 0, shape).astype(int)
+    if (high <= low).any():
+        return vessels, clot
+    parts = max(1, round(thickness_mm / LABEL_STEP_MM))
     moved = grid.copy()
-    moved[:3, 3] += grid[:3, :3] @ start
+    moved[:3, 3] = apply_affine(grid, low)
+    size_x, size_y, size_z = (high - low).tolist()
     fine_shape = (size_x, size_y, size_z * parts)
-    fine = _sample(labels, source, fine_shape, _finer(moved, parts), 0, 0)
-    fine = fine.reshape(size_x, size_y, size_z, parts)
-    values = [int(value) for value in np.unique(labels) if value]
+    tubes = find_tubes(
+        arteries.points_mm, arteries.radii_mm, fine_shape, _finer(moved, parts), margin_mm=0.0
+    )
+    inside = tubes.outside_mm <= 0
+    row = tubes.nearest[inside]
+    box = tuple(slice(start, end) for start, end in zip(low, high, strict=True))
+    for found, kinds in ((vessels, arteries.labels), (clot, arteries.clot.astype(np.uint8))):
+        fine = np.zeros(fine_shape, np.uint8)
+        fine.flat[tubes.voxels[inside]] = kinds[row]
+        found[box] = _prevailing(fine.reshape(size_x, size_y, size_z, parts))
+    return vessels, clot
+
+
+def _prevailing(fine: np.ndarray) -> np.ndarray:
+    """Most frequent label over the thickness, where enough of it has one."""
+    values = [int(value) for value in np.unique(fine) if value]
+    if not values:
+        return np.zeros(fine.shape[:3], np.uint8)
     counts = np.stack([np.count_nonzero(fine == value, axis=-1) for value in values])
     best = np.array(values, np.uint8)[counts.argmax(0)]
     total = counts.sum(0)
     # A clot across thick slices may fill no voxel so far: those that hold most of it have it.
-    enough = max(1.0, min(LABEL_SHARE * parts, float(total.max())))
-    result[box] = np.where(total >= enough, best, 0)
-    return result
-
-
-def _box_on_grid(
-    labels: np.ndarray, source: np.ndarray, shape: tuple[int, int, int], grid: np.ndarray
-) -> tuple[slice, slice, slice] | None:
-    """Part of a grid that holds all labels, or None where there are none."""
-    found = ndimage.find_objects((labels > 0).astype(np.uint8))
-    if not found:
-        return None
-    ends = np.array([(part.start - 1, part.stop) for part in found[0]])
-    corners = np.stack(np.meshgrid(*ends, indexing='ij'), -1).reshape(-1, 3)
-    index = np.linalg.inv(grid) @ source
-    places = corners @ index[:3, :3].T + index[:3, 3]
-    low = np.clip(np.floor(places.min(0)).astype(int), 0, shape)
-    high = np.clip(np.ceil(places.max(0)).astype(int) + 1, 0, shape)
-    if (high <= low).any():
-        return None
-    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return x, y, z
+    enough = max(1.0, min(LABEL_SHARE * fine.shape[3], float(total.max())))
+    return np.where(total >= enough, best, 0).astype(np.uint8)
 
 
 def _harden(head: Head, settings: Acquisition) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,19 @@ PINEAL_MM: Final = (0.0, -27.0, 2.0)
 PLEXUS_MM: Final = (22.0, -38.0, 7.0)
 
 
+class Lumens(NamedTuple):
+    """The vessels themselves, as balls along their courses: what any grid of voxels cuts up."""
+
+    points_mm: np.ndarray
+    """ndarray of float, shape (n, 3): in the head."""
+    radii_mm: np.ndarray
+    """ndarray of float, shape (n,)."""
+    labels: np.ndarray
+    """ndarray of uint8, shape (n,): of `VESSELS`, 0 in veins."""
+    clot: np.ndarray
+    """ndarray of bool, shape (n,): whether it is filled by the clot."""
+
+
 @dataclass(frozen=True)
 class Head:
     """
@@ -62,6 +75,8 @@ class Head:
         Affine part of the true map from template mm to mm of this head.
     case : Case
         What it was made of.
+    lumens : Lumens
+        The vessels, finer than voxels.
     """
 
     hu: np.ndarray
@@ -71,6 +86,7 @@ class Head:
     affine: np.ndarray
     from_mni: np.ndarray
     case: Case
+    lumens: Lumens
 
 
 def make_head(case: Case, maps: TissueMaps, seed: int, spacing_mm: float = 1.0) -> Head:
@@ -109,11 +125,12 @@ def make_head(case: Case, maps: TissueMaps, seed: int, spacing_mm: float = 1.0) 
         flat[index] += share * (case.hypodense_hu - flat[index])
     mask = np.zeros(flat.shape, bool)
     mask[index] = placed.look_up(maps.brain, maps.affine, index) > IN_BRAIN
-    labels, clot = _lay_vessels(case, vessels, placed, flat)
+    lumens = _find_lumens(case, vessels, placed)
+    labels, clot = _lay_vessels(case, lumens, vessels, placed, flat)
     _lay_calcium(case, vessels, placed, flat, _stream(seed, _CALCIUM))
     return Head(
         hu, labels.reshape(placed.shape), clot.reshape(placed.shape), mask.reshape(placed.shape),
-        placed.affine, placed.from_mni, case,
+        placed.affine, placed.from_mni, case, lumens,
     )  # fmt: skip
 
 
@@ -121,32 +138,38 @@ def _stream(seed: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose])
 
 
+def _find_lumens(case: Case, vessels: list[Vessel], placed: Placed) -> Lumens:
+    sizes = [len(vessel.points_mm) for vessel in vessels]
+    points = placed.find(np.concatenate([vessel.points_mm for vessel in vessels]))
+    return Lumens(
+        points,
+        np.concatenate([vessel.radii_mm for vessel in vessels]),
+        np.repeat([vessel.label for vessel in vessels], sizes).astype(np.uint8),
+        np.concatenate(place_clot(case, vessels, np.split(points, np.cumsum(sizes)[:-1]))),
+    )
+
+
 def _lay_vessels(
-    case: Case, vessels: list[Vessel], placed: Placed, hu: np.ndarray
+    case: Case, lumens: Lumens, vessels: list[Vessel], placed: Placed, hu: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill vessels with blood and the clot, in place, and give their labels."""
-    counts = np.cumsum([len(vessel.points_mm) for vessel in vessels])[:-1]
-    points = placed.find(np.concatenate([vessel.points_mm for vessel in vessels]))
-    clotted = np.concatenate(place_clot(case, vessels, np.split(points, counts)))
     sizes = [len(vessel.points_mm) for vessel in vessels]
-    kind = np.repeat([vessel.label for vessel in vessels], sizes).astype(np.uint8)
     in_bone = np.repeat([vessel.name in IN_BONE for vessel in vessels], sizes)
-    radii = np.concatenate([vessel.radii_mm for vessel in vessels])
-    tubes = find_tubes(points, radii, placed.shape, placed.affine)
+    tubes = find_tubes(lumens.points_mm, lumens.radii_mm, placed.shape, placed.affine)
     row = tubes.nearest
-    bed = soft_edge(BED_MM - tubes.outside_mm, BED_EDGE_MM) * (kind[row] > 0)
+    kind, clotted = lumens.labels[row], lumens.clot[row]
+    bed = soft_edge(BED_MM - tubes.outside_mm, BED_EDGE_MM) * (kind > 0)
     around = np.where(in_bone[row], DURA_HU, CSF_HU)
     here = hu[tubes.voxels]
     here += bed * (around - here)
-    blood = np.where(kind[row] > 0, case.blood_hu, case.blood_hu + VEIN_EXTRA_HU)
-    content = np.where(clotted[row], case.clot_hu, blood)
+    blood = np.where(kind > 0, case.blood_hu, case.blood_hu + VEIN_EXTRA_HU)
+    content = np.where(clotted, case.clot_hu, blood)
     here += tubes.share * (content - here)
     hu[tubes.voxels] = here
-    labels = np.zeros(hu.shape, np.uint8)
+    labels, clot = np.zeros((2, hu.size), np.uint8)
     inside = tubes.share >= MIN_SHARE
-    labels[tubes.voxels[inside]] = kind[row[inside]]
-    clot = np.zeros(hu.shape, np.uint8)
-    clot[tubes.voxels[inside]] = clotted[row[inside]]
+    labels[tubes.voxels[inside]] = kind[inside]
+    clot[tubes.voxels[inside]] = clotted[inside]
     return labels, clot
 
 

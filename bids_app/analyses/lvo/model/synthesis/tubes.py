@@ -12,7 +12,7 @@ EDGE_MM: Final = 0.9
 """Over which a wall is blurred: about one voxel, and what a scanner's focus does."""
 
 MARGIN_MM: Final = 3.5
-"""Beyond the wall, how far nearest points are found."""
+"""Beyond the wall, how far nearest points are found: the beds of arteries are as wide."""
 
 
 class Tubes(NamedTuple):
@@ -55,7 +55,11 @@ def soft_edge(depth_mm: np.ndarray, edge_mm: float = EDGE_MM) -> np.ndarray:
 
 
 def find_tubes(
-    points_mm: np.ndarray, radii_mm: np.ndarray, shape: tuple[int, ...], affine: np.ndarray
+    points_mm: np.ndarray,
+    radii_mm: np.ndarray,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    margin_mm: float = MARGIN_MM,
 ) -> Tubes:
     """
     Find the voxels in and near vessels.
@@ -70,6 +74,8 @@ def find_tubes(
         Of the grid.
     affine : ndarray of float, shape (4, 4)
         Voxel to mm.
+    margin_mm : float, optional
+        Beyond the wall, how far nearest points are found at least.
 
     Returns
     -------
@@ -81,14 +87,14 @@ def find_tubes(
     kept = ((nearest_voxel >= 0) & (nearest_voxel < np.array(shape))).all(1)
     seeds = np.zeros(shape, bool)
     seeds[tuple(nearest_voxel[kept].T)] = True
-    reach = (float(radii_mm.max()) + MARGIN_MM) / np.linalg.norm(affine[:3, :3], axis=0)
+    limit = float(radii_mm.max()) + margin_mm
+    reach = limit / np.linalg.norm(affine[:3, :3], axis=0)
     near = seeds
     for axis, size in enumerate(2 * np.ceil(reach).astype(int) + 1):
         near = ndimage.maximum_filter1d(near, int(size), axis)
     voxels = np.flatnonzero(near)
     indices = np.stack(np.unravel_index(voxels, shape), -1)
     centres = indices @ affine[:3, :3].T + affine[:3, 3]
-    limit = float(radii_mm.max()) + MARGIN_MM
     found = cKDTree(points_mm).query(centres, distance_upper_bound=limit)
     distance, row = np.asarray(found[0]), np.asarray(found[1])
     # Voxels that are too far from any point have a row beyond the last.
