@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from .model.grid import cropped_affine
 from .model.labels import VESSELS
 from .model.vessels import (
     CHANNELS,
     SPACING_MM,
     WINDOW,
-    cropped_affine,
     vessel_box,
     vessel_channels,
 )

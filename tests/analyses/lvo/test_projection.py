@@ -5,6 +5,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from bids_app.analyses.lvo.model.density import artery_excess
+from bids_app.analyses.lvo.model.grid import cropped_affine
 from bids_app.analyses.lvo.model.labels import C7, M1, M2, SIDES
 from bids_app.analyses.lvo.model.localisation import decide
 from bids_app.analyses.lvo.model.projection import (
@@ -21,7 +22,7 @@ from bids_app.analyses.lvo.model.projection import (
     project,
     target_views,
 )
-from bids_app.analyses.lvo.model.vessels import cropped_affine, vessel_box, vessel_channel
+from bids_app.analyses.lvo.model.vessels import vessel_box, vessel_channel
 from bids_app.errors import BadDataError
 
 from .vessel_phantom import BLOOD_HU, BRAIN_HU, CLOT_HU, TUBES, Phantom, make_phantom, tilted

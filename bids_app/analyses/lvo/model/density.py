@@ -9,9 +9,8 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from ....compute.fields import mean_within
-from .grid import ALIGNED_SHAPE, ALIGNED_SPACING_MM, to_aligned
+from .grid import ALIGNED_SHAPE, ALIGNED_SPACING_MM, cropped_affine, to_aligned
 from .labels import OCCLUDED
-from .vessels import cropped_affine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

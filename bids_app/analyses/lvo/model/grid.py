@@ -1,12 +1,16 @@
-"""The grid of template space that the networks of this room see a head on."""
+"""The grid of template space that the networks of this room see a head on, and parts of grids."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ALIGNED_SPACING_MM: Final = 2.0
 
@@ -100,3 +104,18 @@ def block_mean(values: np.ndarray, factors: NDArray[np.int_]) -> NDArray[np.floa
         ]
         means = sum(pieces[1:], start=pieces[0]) / np.float32(factor)
     return means
+
+
+def cropped_affine(affine: np.ndarray, box: Sequence[slice]) -> NDArray[np.float64]:
+    """
+    Voxel to mm of a part of an image.
+
+    Examples
+    --------
+    >>> box = slice(3, 9), slice(0, 9), slice(1, 2)
+    >>> cropped_affine(np.diag([2.0, 2.0, 5.0, 1.0]), box)[:3, 3]
+    array([6., 0., 5.])
+    """
+    moved = np.array(affine, np.float64)
+    moved[:3, 3] = apply_affine(affine, [part.start for part in box])
+    return moved

@@ -10,9 +10,9 @@ from nibabel.affines import apply_affine, voxel_sizes
 from scipy import ndimage
 
 from ....compute.fields import mean_within
-from .grid import ALIGNED_AFFINE
+from .grid import ALIGNED_AFFINE, cropped_affine
 from .labels import SEGMENT_VESSELS, VESSELS
-from .vessels import cropped_affine, vessel_box
+from .vessels import vessel_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from ....compute.nnunet.plans import Window
 from ....compute.nnunet.predict import PredictSettings, predict
 from ....errors import BadDataError
+from .grid import cropped_affine
 from .labels import VESSELS
 from .synthesis.landmarks import ARTERIES
 
@@ -130,21 +131,6 @@ def vessel_box(
         )
     x, y, z = (slice(int(start), int(end)) for start, end in zip(first, last, strict=True))
     return x, y, z
-
-
-def cropped_affine(affine: np.ndarray, box: Sequence[slice]) -> NDArray[np.float64]:
-    """
-    Voxel to mm of a part of an image.
-
-    Examples
-    --------
-    >>> box = slice(3, 9), slice(0, 9), slice(1, 2)
-    >>> cropped_affine(np.diag([2.0, 2.0, 5.0, 1.0]), box)[:3, 3]
-    array([6., 0., 5.])
-    """
-    moved = np.array(affine, np.float64)
-    moved[:3, 3] = apply_affine(affine, [part.start for part in box])
-    return moved
 
 
 def vessel_channel(

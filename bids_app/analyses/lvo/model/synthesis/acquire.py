@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from .....compute.fields import upsample
 from .....errors import BadDataError
+from ..grid import cropped_affine
 from .anatomy import AIR_HU
 from .head import Head, Lumens
 from .tubes import find_tubes
@@ -230,19 +231,16 @@ def _cut_lumens(
     if (high <= low).any():
         return vessels, clot
     parts = max(1, round(thickness_mm / LABEL_STEP_MM))
-    moved = grid.copy()
-    moved[:3, 3] = apply_affine(grid, low)
+    box = tuple(slice(start, end) for start, end in zip(low, high, strict=True))
     size_x, size_y, size_z = (high - low).tolist()
     fine_shape = (size_x, size_y, size_z * parts)
-    tubes = find_tubes(
-        arteries.points_mm, arteries.radii_mm, fine_shape, _finer(moved, parts), margin_mm=0.0
-    )
+    fine_grid = _finer(cropped_affine(grid, box), parts)
+    tubes = find_tubes(arteries.points_mm, arteries.radii_mm, fine_shape, fine_grid, margin_mm=0.0)
     inside = tubes.outside_mm <= 0
-    row = tubes.nearest[inside]
-    box = tuple(slice(start, end) for start, end in zip(low, high, strict=True))
+    voxels, row = tubes.voxels[inside], tubes.nearest[inside]
     for found, kinds in ((vessels, arteries.labels), (clot, arteries.clot.astype(np.uint8))):
         fine = np.zeros(fine_shape, np.uint8)
-        fine.flat[tubes.voxels[inside]] = kinds[row]
+        fine.flat[voxels] = kinds[row]
         found[box] = _prevailing(fine.reshape(size_x, size_y, size_z, parts))
     return vessels, clot
 
